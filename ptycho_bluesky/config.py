@@ -1,0 +1,79 @@
+"""Settings: one typed tree, from defaults, a TOML file and the environment (strongest last)."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from ptycho_bluesky.errors import ConfigurationError, report
+
+__all__ = ["Settings", "settings"]
+
+
+def _settings_file() -> Path:
+    given = os.environ.get("PTYCHO_BLUESKY_CONFIG")
+    return Path(given) if given else platformdirs.user_config_path("ptycho-bluesky") / "settings.toml"
+
+
+class Settings(BaseSettings):
+    """Where things are kept and reached.
+
+    Each field can be set in ``settings.toml`` (``$PTYCHO_BLUESKY_CONFIG`` or the user's configuration folder)
+    or by the environment variable ``PTYCHO_BLUESKY_<FIELD>``, which wins. Unknown keys are refused.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PTYCHO_BLUESKY_", extra="forbid", frozen=True)
+
+    home: Path = Field(default_factory=lambda: platformdirs.user_data_path("ptycho-bluesky"))
+    """Folder of everything that is kept: jobs, ledger, models, the embedded Tiled server's data."""
+
+    data: Path | None = None
+    """Folder of measured data for tests and benchmarks; None where there is none."""
+
+    tiled_uri: str | None = None
+    """Tiled server to write to and read from; None starts the embedded one in ``home``."""
+
+    tiled_api_key: SecretStr | None = None
+    """API key for ``tiled_uri``; best given by the environment, never in a file that others can read."""
+
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """CPU threads that a reconstruction or a training may use."""
+
+    heartbeat_s: float = Field(default=2.0, gt=0, le=60)
+    """Seconds between two signs of life of a running job."""
+
+    lost_after_s: float = Field(default=60.0, gt=0)
+    """Seconds without a sign of life after which a job counts as lost."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of strength: arguments, environment, TOML file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _settings_file())
+
+
+@cache
+def settings() -> Settings:
+    """Return this process's settings, read once; ``settings.cache_clear()`` reads them anew.
+
+    Raises
+    ------
+    ConfigurationError
+        When a value is out of range or a key is unknown.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
+        raise ConfigurationError(report(f"settings in {_settings_file()} or the environment", faults)) from None

@@ -1,0 +1,79 @@
+"""Every error that ptycho-bluesky raises on purpose.
+
+.. code-block:: text
+
+    PtychoError
+    ├── ConfigurationError    a setting, a file of settings or an environment variable
+    ├── DatasetError          frames, positions, geometry or metadata that do not fit together
+    ├── FormatError           a file that cannot be read or written as what it claims to be
+    ├── PlanError             a scan refused before anything moved
+    ├── InferenceError        a network, its weights or the edge process
+    ├── ReconstructionError   an engine, its options or its input
+    ├── DispatchError         a job, its folder, the ledger or an executor
+    └── CatalogError          Tiled: not reachable, or not holding what was asked for
+
+The text of each says what was given, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "CatalogError",
+    "ConfigurationError",
+    "DatasetError",
+    "DispatchError",
+    "FormatError",
+    "InferenceError",
+    "PlanError",
+    "PtychoError",
+    "ReconstructionError",
+    "report",
+]
+
+
+class PtychoError(Exception):
+    """Base of all errors of this package; the command line prints its text in one line and exits with 1."""
+
+
+class ConfigurationError(PtychoError):
+    """A setting, a file of settings or an environment variable is wrong."""
+
+
+class DatasetError(PtychoError):
+    """Frames, positions, geometry or metadata do not fit together."""
+
+
+class FormatError(PtychoError):
+    """A file cannot be read or written as what it claims to be."""
+
+
+class PlanError(PtychoError):
+    """A scan was refused before anything moved."""
+
+
+class InferenceError(PtychoError):
+    """A network, its weights or the edge process is at fault."""
+
+
+class ReconstructionError(PtychoError):
+    """An engine, its options or its input is at fault."""
+
+
+class DispatchError(PtychoError):
+    """A job, its folder, the ledger or an executor is at fault."""
+
+
+class CatalogError(PtychoError):
+    """Tiled cannot be reached, or does not hold what was asked for."""
+
+
+def report(title: str, faults: Sequence[str]) -> str:
+    """Join several faults into one text, so that all can be mended in one go.
+
+    >>> print(report("scan refused", ["energy is missing", "x leaves its limits"]))
+    scan refused (2 faults): energy is missing; x leaves its limits
+    """
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return f"{title} ({count}): " + "; ".join(faults)
