@@ -1,0 +1,44 @@
+# Everything sets itself up: a virtual environment in .venv with the pins of constraints.txt.
+#   make demo    the whole way on the simulated beamline: pictures and one JSON object
+#   make test    all tests          make lint / types / check    what CI runs before them
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PTYCHO_BLUESKY_DATA ?= $(wildcard $(CURDIR)/../shared/data)
+export PTYCHO_BLUESKY_DATA
+
+.PHONY: demo test lint types check bench clean
+
+demo: $(STAMP)
+	$(BIN)/ptycho-bluesky demo --output demo-output --json
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+check: lint types test
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run_engine.py
+	$(BIN)/python benchmarks/reconstruction.py
+
+clean:
+	rm -rf $(VENV) demo-output build dist *.egg-info
+
+# torch first: with it in place nothing else can ask for another (CUDA) build.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "ptycho-bluesky needs Python 3.11 or later; give one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $(STAMP)
