@@ -6,6 +6,7 @@
     ├── ConfigurationError    a setting, a file of settings or an environment variable
     ├── DatasetError          frames, positions, geometry or metadata that do not fit together
     ├── FormatError           a file that cannot be read or written as what it claims to be
+    ├── DeviceError           a device asked for what it cannot do, or stopped on its way
     ├── PlanError             a scan refused before anything moved
     ├── InferenceError        a network, its weights or the edge process
     ├── ReconstructionError   an engine, its options or its input
@@ -23,6 +24,7 @@ __all__ = [
     "CatalogError",
     "ConfigurationError",
     "DatasetError",
+    "DeviceError",
     "DispatchError",
     "FormatError",
     "InferenceError",
@@ -47,6 +49,10 @@ class DatasetError(PtychoError):
 
 class FormatError(PtychoError):
     """A file cannot be read or written as what it claims to be."""
+
+
+class DeviceError(PtychoError):
+    """A device was asked for what it cannot do, or was stopped on its way."""
 
 
 class PlanError(PtychoError):
