@@ -1,0 +1,124 @@
+"""CXI 1.6: the HDF5 layout of the Coherent X-ray Imaging data bank (Maia, Nature Methods 9, 854 (2012))."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ptycho_bluesky.errors import FormatError
+from ptycho_bluesky.experiment import HC_KEV_M
+from ptycho_bluesky.formats._hdf5 import Hdf5Frames
+from ptycho_bluesky.formats._measured import Measured
+
+__all__ = ["looks_near_field", "read_cxi"]
+
+log = logging.getLogger(__name__)
+
+JOULE_PER_KEV = 1.602176634e-16
+FRAMES = ("entry_1/data_1/data", "entry_1/instrument_1/detector_1/data")
+TRANSLATION = (
+    "entry_1/data_1/translation",
+    "entry_1/sample_1/geometry_1/translation",
+    "entry_1/instrument_1/detector_1/translation",
+)
+DETECTOR = "entry_1/instrument_1/detector_1/"
+SOURCE = "entry_1/instrument_1/source_1/"
+
+
+def read_cxi(path: Path, file: h5py.File) -> Measured:
+    """Read frames, sample translations, geometry and mask of ``entry_1``."""
+    frames_key = _first(path, file, FRAMES, "frames")
+    translation = np.asarray(file[_first(path, file, TRANSLATION, "sample translations")][()], dtype=np.float64)
+    if translation.ndim != 2 or translation.shape[1] not in (2, 3):
+        raise FormatError(f"{path}: translation has shape {translation.shape}; allowed is (N, 3): x, y, z in metres")
+    basis, pixel = _basis(path, file)
+    mask = None
+    if DETECTOR + "mask" in file:
+        mask = np.asarray(file[DETECTOR + "mask"][()]) != 0  # every bit of a CXI mask names a defect
+        if mask.ndim != 2:
+            raise FormatError(f"{path}: mask has shape {mask.shape}; allowed is one mask (H, W) for all frames")
+    illumination = file.get(SOURCE + "illumination")
+    probe = None
+    if illumination is not None and illumination.dtype.kind == "c":
+        probe = np.asarray(illumination[()], dtype=np.complex64)
+        probe = probe[None] if probe.ndim == 2 else probe
+    # The probe moves over the sample against the sample's own translation; frames' axes are the object's axes.
+    positions = -translation @ basis[:, : translation.shape[1]].T
+    return Measured(
+        format="cxi",
+        frames=Hdf5Frames(path, frames_key),
+        positions=positions,
+        positions_unit="m",
+        energy_kev=_energy_kev(path, file),
+        distance_m=_number(path, file, DETECTOR + "distance"),
+        detector_pixel_m=pixel,
+        mask=mask,
+        probe=probe,
+    )
+
+
+def _first(path: Path, file: h5py.File, keys: tuple[str, ...], what: str) -> str:
+    for key in keys:
+        if key in file and isinstance(file[key], h5py.Dataset):
+            return key
+    raise FormatError(f"{path} is a CXI file without {what}: none of {', '.join(keys)} is there; add one, or a link")
+
+
+def _number(path: Path, file: h5py.File, key: str) -> float | None:
+    if key not in file:
+        return None
+    value = np.asarray(file[key][()], dtype=np.float64)
+    if not value.size or not np.isfinite(value).all() or np.ptp(value) > 1e-6 * abs(float(value.flat[0])):
+        raise FormatError(f"{path}: {key} is {value.tolist()!r:.60}; allowed is one finite number for all frames")
+    return abs(float(value.flat[0]))
+
+
+def _energy_kev(path: Path, file: h5py.File) -> float | None:
+    wavelength, energy = _number(path, file, SOURCE + "wavelength"), _number(path, file, SOURCE + "energy")
+    if wavelength:
+        return HC_KEV_M / wavelength
+    if energy is None:
+        return None
+    if energy > 1000 * JOULE_PER_KEV:
+        raise FormatError(
+            f"{path}: {SOURCE}energy is {energy:g}; CXI wants joules (10 keV = 1.602e-15 J): mend the file, "
+            "or store source_1/wavelength in metres"
+        )
+    return energy / JOULE_PER_KEV
+
+
+def _basis(path: Path, file: h5py.File) -> tuple[npt.NDArray[np.float64], float | None]:
+    """Return the unit vectors (2, 3) along which rows and columns grow, and the pixel's side in metres.
+
+    Without ``basis_vectors`` rows run along -y and columns along -x, as most CXI files have it.
+    """
+    sides: list[float | None] = [_number(path, file, DETECTOR + f"{axis}_pixel_size") for axis in "yx"]
+    vectors: Any = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
+    if DETECTOR + "basis_vectors" in file:
+        vectors = np.asarray(file[DETECTOR + "basis_vectors"][()], dtype=np.float64)
+        if vectors.shape != (3, 2) or not (np.linalg.norm(vectors, axis=0) > 0).all():
+            raise FormatError(f"{path}: basis_vectors have shape {vectors.shape}; allowed is (3, 2), of length above 0")
+        vectors = vectors.T
+        sides = [float(side) for side in np.linalg.norm(vectors, axis=1)]
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    known = [side for side in sides if side is not None]
+    if len(known) == 2 and abs(known[0] / known[1] - 1) > 1e-3:
+        raise FormatError(f"{path}: pixels are {known[0]:g} x {known[1]:g} m; only square pixels can be reconstructed")
+    return vectors, known[0] if known else None
+
+
+def looks_near_field(frames: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None) -> bool:
+    """Tell whether `frames` (N, H, W) spread evenly over the detector, as no diffraction pattern does.
+
+    A far field is brightest around its zero frequency: the middle sixteenth of the area holds most of the counts. A
+    projection fills the field evenly; the line is drawn where the middle is less than three times the average.
+    """
+    mean = np.where(np.zeros(frames.shape[1:], bool) if mask is None else mask, 0, frames.mean(axis=0, dtype=float))
+    height, width = mean.shape
+    middle = mean[height * 3 // 8 : height * 5 // 8, width * 3 // 8 : width * 5 // 8]
+    return bool(mean.sum() > 0 and middle.mean() < 3 * mean.mean())
