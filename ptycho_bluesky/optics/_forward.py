@@ -39,7 +39,7 @@ def _ramp(shift: npt.NDArray[np.float64], shape: tuple[int, ...]) -> ComplexArra
         np.exp(-2j * np.pi * shift[..., axis, None] * scipy.fft.fftfreq(size)).astype(np.complex64)
         for axis, size in enumerate(shape)
     )
-    return rows[..., :, None] * columns[..., None, :]
+    return np.asarray(rows[..., :, None] * columns[..., None, :])
 
 
 def object_patches(
@@ -47,7 +47,7 @@ def object_patches(
 ) -> ComplexArray:
     """Return (N, H, W), a copy of the object's patches at whole-pixel `corners` (N, 2)."""
     windows = np.lib.stride_tricks.sliding_window_view(obj, shape)
-    return windows[corners[:, 0], corners[:, 1]]
+    return np.asarray(windows[corners[:, 0], corners[:, 1]])
 
 
 def diffraction(

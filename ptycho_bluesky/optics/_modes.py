@@ -29,7 +29,7 @@ def _weights(orders: list[tuple[int, int]], coherent_fraction: float) -> npt.NDA
         return np.ones(1)
     q = scipy.optimize.brentq(lambda q: (q**order).sum() - 1 / coherent_fraction, 0.0, 1.0)
     weights = np.asarray(float(q) ** order)
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def _hermite(
@@ -38,7 +38,7 @@ def _hermite(
     """Return the Hermite polynomial of `order`, in units of the beam's own mean and width along an axis."""
     mean = (coordinate * weight).sum()
     width = np.sqrt(((coordinate - mean) ** 2 * weight).sum())
-    return np.polynomial.hermite_e.hermeval((coordinate - mean) / max(width, 1e-30), [0.0] * order + [1.0])
+    return np.asarray(np.polynomial.hermite_e.hermeval((coordinate - mean) / max(width, 1e-30), [0.0] * order + [1.0]))
 
 
 def coherent_modes(

@@ -23,9 +23,9 @@ def probe_from_info(info: ProbeInfo, geometry: Geometry | None, frame_size: int)
     """Return the probe that `info` describes, on the object's pixel grid.
 
     Lengths that `info` needs: zone plate: ``diameter_m``, ``outermost_zone_m``; KB mirrors: ``diameter_m`` (their
-    opening), ``focal_length_m``; disc: ``diameter_m`` on the sample (no defocus); file: ``uri``. In a near field with a cone
-    beam the probe of zone plate or KB mirrors is the one of the equivalent parallel beam: without the spherical
-    phase, which magnification and effective distance stand for.
+    opening), ``focal_length_m``; disc: ``diameter_m`` on the sample (no defocus); file: ``uri``. In a near field
+    with a cone beam the probe of zone plate or KB mirrors is the one of the equivalent parallel beam: without the
+    spherical phase, which magnification and effective distance stand for.
 
     Parameters
     ----------

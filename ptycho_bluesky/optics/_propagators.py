@@ -17,7 +17,7 @@ ComplexWave = npt.NDArray[np.complex64]
 
 
 class Propagator(Protocol):
-    """A unitary map between the sample's and the detector's plane; ``backward`` is inverse and adjoint of ``forward``."""
+    """A unitary map from the sample's plane to the detector's; ``backward`` is its inverse and adjoint."""
 
     @property
     def frame_size(self) -> int:

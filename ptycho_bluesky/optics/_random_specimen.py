@@ -66,9 +66,9 @@ def _random_field(shape: tuple[int, int], rng: np.random.Generator) -> Material:
     field = power_law_field(shape, rng, float(rng.uniform(1.0, 2.2)), float(max(shape)))
     if rng.random() < 0.5:
         edge = float(rng.uniform(0.05, 0.4))
-        return np.clip((field - float(rng.uniform(-0.6, 0.6))) / edge + 0.5, 0, 1)
+        return np.asarray(np.clip((field - float(rng.uniform(-0.6, 0.6))) / edge + 0.5, 0, 1))
     low, high = float(field.min()), float(field.max())
-    return (field - low) / max(high - low, 1e-6)
+    return np.asarray((field - low) / max(high - low, 1e-6))
 
 
 def _drawn(shape: tuple[int, int], rng: np.random.Generator, *, blobs: bool, lines: bool) -> Material:
@@ -83,10 +83,13 @@ def _drawn(shape: tuple[int, int], rng: np.random.Generator, *, blobs: bool, lin
             draw.polygon((points + middle).ravel().tolist(), fill=value)
     if lines:
         for _ in range(int(rng.integers(2, 30))):
-            ends, value = rng.uniform(0, (width, height), (2, 2)), int(rng.choice([255, rng.integers(0, 256)]))
+            ends, value = (
+                rng.uniform(0, (width, height), (2, 2)),
+                255 if rng.random() < 0.5 else int(rng.integers(0, 256)),
+            )
             draw.line(ends.ravel().tolist(), fill=value, width=int(rng.integers(1, max(3, size // 14))))
     small = np.asarray(canvas.reduce(OVERSAMPLING), dtype=np.float32)
-    return small / 255
+    return np.asarray(small / 255, dtype=np.float32)
 
 
 def _polygon(size: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -6,6 +6,8 @@ X-rays run ahead in matter (refractive index below 1), and with waves ``exp(+1j 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
@@ -35,7 +37,7 @@ def transmission(thickness: npt.NDArray[np.floating], phase_rad: float, absorpti
     """
     if not (0 <= absorption < 1 and np.isfinite(phase_rad)):
         raise DatasetError(
-            f"specimen: absorption is {absorption}, phase_rad {phase_rad}; allowed are 0 to below 1, and a finite number"
+            f"specimen: absorption is {absorption}, phase_rad {phase_rad}; allowed: 0 to below 1; a finite number"
         )
     exponent = np.complex64(complex(np.log1p(-absorption), -phase_rad))
     return np.asarray(np.exp(exponent * thickness.astype(np.float32)), dtype=np.complex64)
@@ -110,7 +112,7 @@ def siemens_star(
     spoke = (0.25 - np.abs(np.mod(turn, 1.0) - 0.5)) * (2 * np.pi * r / spokes)
     inside = np.full(shape, -np.inf)
     radii = np.geomspace(inner_radius, outer_radius, rings + 1) * side
-    for k, (low, high) in enumerate(zip(radii[:-1], radii[1:], strict=True)):
+    for k, (low, high) in enumerate(itertools.pairwise(radii)):
         low = low if k == 0 else low + gap * side
         inside = np.maximum(inside, np.minimum(np.minimum(r - low, high - r), spoke))
     rough = roughness_px * power_law_field(shape, rng, 1.0, 16.0)
@@ -144,7 +146,7 @@ def random_foam(
     """
     _checked_shape("random_foam", shape, bubble_px=bubble_px, wall_px=wall_px, sheets=sheets)
     rng, total = np.random.default_rng(seed), np.zeros(shape)
-    pixels = np.stack(np.indices(shape), axis=-1).reshape(-1, 2).astype(np.float64)
+    pixels = np.indices(shape, dtype=np.float64).reshape(2, -1).T
     for _ in range(sheets):
         total += _foam_sheet(shape, pixels, bubble_px * rng.uniform(0.7, 1.3), wall_px, rng)
     return transmission(total / total.max(), phase_rad, absorption)
@@ -157,14 +159,14 @@ def _foam_sheet(
     count = max(4, int((shape[0] + 2 * pad) * (shape[1] + 2 * pad) / bubble**2))
     seeds = rng.uniform(-pad, np.array(shape) + pad, (count, 2))
     seeds = seeds[rng.random(count) > 0.25 * (rng.random(count) < 0.5)]
-    warp = np.stack([bubble * 0.08 * power_law_field(shape, rng, 2.0, 2 * bubble) for _ in range(2)], axis=-1)
-    near, _ = scipy.spatial.cKDTree(seeds).query(pixels + warp.reshape(-1, 2), k=3)
-    first, second, third = near.reshape(*shape, 3).transpose(2, 0, 1)
+    bends = [bubble * 0.08 * power_law_field(shape, rng, 2.0, 2 * bubble).ravel() for _ in range(2)]
+    near = np.asarray(scipy.spatial.cKDTree(seeds).query(pixels + np.stack(bends, axis=1), k=3)[0])
+    first, second, third = near.T.reshape(3, *shape)
     edge = (second - first) / 2  # distance to the wall's middle, nearly
     walls = _cover(wall / 2 - edge)
     borders = np.exp(-(((third - first) / (2.5 * wall)) ** 2))  # Plateau borders, where three bubbles meet
     film = 0.12 * np.clip(edge / bubble, 0, 1) ** 0.5  # the bubble's bottom and top
-    return walls * 0.7 + borders * 0.6 + film
+    return np.asarray(walls * 0.7 + borders * 0.6 + film)
 
 
 def cells(
@@ -235,7 +237,8 @@ def _ball(y: FloatArray, x: FloatArray, radius: float, rng: np.random.Generator)
     """Return the projected thickness of a slightly flattened ball with a visible border, at most 1."""
     tilt, flat = rng.uniform(0, np.pi), rng.uniform(0.65, 1.0)
     r = np.hypot(x * np.cos(tilt) + y * np.sin(tilt), (y * np.cos(tilt) - x * np.sin(tilt)) / flat)
-    return _cover(radius - r) * (0.35 + 0.65 * np.sqrt(np.clip(1 - (r / max(radius, 1.0)) ** 2, 0, 1)))
+    ball = 0.35 + 0.65 * np.sqrt(np.clip(1 - (r / max(radius, 1.0)) ** 2, 0, 1))
+    return np.asarray(_cover(radius - r) * ball)
 
 
 def integrated_circuit(
