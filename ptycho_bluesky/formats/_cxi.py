@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ from ptycho_bluesky.experiment import HC_KEV_M
 from ptycho_bluesky.formats._hdf5 import Hdf5Frames
 from ptycho_bluesky.formats._measured import Measured
 
-__all__ = ["looks_near_field", "read_cxi"]
-
-log = logging.getLogger(__name__)
+__all__ = ["read_cxi"]
 
 JOULE_PER_KEV = 1.602176634e-16
 FRAMES = ("entry_1/data_1/data", "entry_1/instrument_1/detector_1/data")
@@ -110,15 +107,3 @@ def _basis(path: Path, file: h5py.File) -> tuple[npt.NDArray[np.float64], float 
     if len(known) == 2 and abs(known[0] / known[1] - 1) > 1e-3:
         raise FormatError(f"{path}: pixels are {known[0]:g} x {known[1]:g} m; only square pixels can be reconstructed")
     return vectors, known[0] if known else None
-
-
-def looks_near_field(frames: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None) -> bool:
-    """Tell whether `frames` (N, H, W) spread evenly over the detector, as no diffraction pattern does.
-
-    A far field is brightest around its zero frequency: the middle sixteenth of the area holds most of the counts. A
-    projection fills the field evenly; the line is drawn where the middle is less than three times the average.
-    """
-    mean = np.where(np.zeros(frames.shape[1:], bool) if mask is None else mask, 0, frames.mean(axis=0, dtype=float))
-    height, width = mean.shape
-    middle = mean[height * 3 // 8 : height * 5 // 8, width * 3 // 8 : width * 5 // 8]
-    return bool(mean.sum() > 0 and middle.mean() < 3 * mean.mean())

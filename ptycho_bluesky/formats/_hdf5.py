@@ -72,7 +72,7 @@ class Hdf5Frames:
             raise FormatError(f"{self.path}: {key} has shape {stored.shape}; frames must be (N, H, W)")
         self._view = view or FrameView((int(stored.shape[1]), int(stored.shape[2])))
         self._count = int(stored.shape[0]) if count is None else min(count, int(stored.shape[0]))
-        self._dtype = np.dtype(stored.dtype)
+        self._dtype: np.dtype[Any] = np.dtype(stored.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ class Hdf5Frames:
             if not -self._count <= number < self._count:
                 raise IndexError(f"frame {number} of {self._count}; allowed is {-self._count} to {self._count - 1}")
             number %= self._count
-            return self[number : number + 1][0]
+            return np.asarray(self[number : number + 1][0])
         chosen = range(self._count)[index]
         if not len(chosen):
             return np.empty((0, *self._view.shape), self._dtype)
@@ -107,7 +107,7 @@ class Hdf5Frames:
                 "the file is damaged, or its compression filter is missing here"
             ) from None
         frames = self._view.apply(frames)
-        return frames if chosen.step > 0 else frames[::-1]
+        return np.asarray(frames if chosen.step > 0 else frames[::-1])
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """Read all frames."""

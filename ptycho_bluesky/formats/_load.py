@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ptycho_bluesky.errors import DatasetError, FormatError, report
 from ptycho_bluesky.experiment import Modality, Orientation, PtychoDataset
-from ptycho_bluesky.formats._cxi import looks_near_field, read_cxi
+from ptycho_bluesky.formats._cxi import read_cxi
 from ptycho_bluesky.formats._files import check_readable
 from ptycho_bluesky.formats._hdf5 import open_hdf5
 from ptycho_bluesky.formats._measured import LoadOptions, Measured, assemble
@@ -61,7 +61,7 @@ def load_dataset(
         near field unless `modality` says otherwise.
     modality:
         ``"far-field"`` or ``"near-field"``. None: near field where `focus_to_sample_m` is given or the file says so,
-        else far field. CXI does not tell; a log warning is given where its frames look like projections.
+        else far field. CXI does not tell; a log warning is given where far-field patches would hardly overlap.
     orientation:
         How the detector is mounted; applied to frames and mask. None takes frames as stored.
     axis_signs:
@@ -109,8 +109,7 @@ def load_dataset(
     check_readable(path, "a measurement")
     found = _read(path)
     dataset = assemble(path, found, options)
-    if found.format == "cxi" and modality is None and dataset.modality == "far-field":
-        _warn_of_near_field(path, dataset)
+    _warn_of_missing_overlap(path, dataset)
     return dataset
 
 
@@ -154,12 +153,18 @@ def _known() -> str:
     return "known are " + "; ".join(KNOWN_FORMATS)
 
 
-def _warn_of_near_field(path: Path, dataset: PtychoDataset) -> None:
-    every = max(1, len(dataset) // 8)
-    frames: Any = np.concatenate([np.asarray(dataset.frames[i : i + 1]) for i in range(0, len(dataset), every)])
-    if looks_near_field(frames, dataset.mask):
+def _warn_of_missing_overlap(path: Path, dataset: PtychoDataset) -> None:
+    """Far-field positions further apart than half the patch cannot overlap: a wrong unit, or not a far field at all."""
+    if dataset.modality != "far-field" or dataset.pixel_size_m is None or len(dataset) < 2:
+        return
+    nearest = np.asarray(cKDTree(dataset.positions).query(dataset.positions, k=2)[0])[:, 1]
+    step, patch = float(np.median(nearest)), dataset.frame_shape[0] * dataset.pixel_size_m
+    if step > patch / 2:
         log.warning(
-            "%s is read as far field, but its frames fill the detector evenly like projections; if it was measured in "
-            "the near field give focus_to_sample_m (cone beam) or modality='near-field', else modality='far-field'",
+            "%s: positions are %.3g m apart but a frame's patch is %.3g m wide, so neighbours hardly overlap. Are the "
+            "positions in metres, energy and distances right? A near field wants focus_to_sample_m (cone beam) or "
+            "modality='near-field'",
             path,
+            step,
+            patch,
         )

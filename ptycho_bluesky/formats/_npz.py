@@ -175,7 +175,7 @@ def write_npz(path: Path, dataset: PtychoDataset) -> None:
         zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
         with archive.open("frames.npy", "w", force_zip64=True) as member:
-            np.lib.format.write_array_header_2_0(member, header)  # type: ignore[arg-type]
+            np.lib.format.write_array_header_2_0(member, header)
             for _, frames in dataset.batches():
                 member.write(np.ascontiguousarray(frames, dtype=dtype).data)
         for key, value in small.items():
