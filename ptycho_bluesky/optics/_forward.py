@@ -80,7 +80,8 @@ def diffraction(
     DatasetError
         When shapes do not fit, or a patch leaves the object.
     """
-    probe = np.atleast_3d(np.asarray(probe, np.complex64)) if probe.ndim == 3 else np.asarray(probe, np.complex64)[None]
+    probe = np.asarray(probe, np.complex64)
+    probe = probe[None] if probe.ndim == 2 else probe
     obj, corners = np.asarray(obj, np.complex64), np.asarray(corners, np.float64)
     shape = (probe.shape[-2], probe.shape[-1])
     _check(probe, obj, corners, propagator)

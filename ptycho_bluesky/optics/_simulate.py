@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
@@ -91,7 +89,7 @@ def simulate_dataset(
     """
     if not photons_per_frame > 0:
         raise DatasetError(f"photons_per_frame is {photons_per_frame}; it must be above 0")
-    probe = probe if probe.ndim == 3 else probe[None]
+    probe = probe[None] if probe.ndim == 2 else probe
     size, detector, orientation = probe.shape[-1], detector or DetectorModel(), orientation or Orientation()
     pixel_m = geometry.pixel_size_m(size)
     true_m = pattern.positions if errors is None else errors.true_positions(pattern.positions)
@@ -104,7 +102,7 @@ def simulate_dataset(
         expected = diffraction(scaled, obj, corners[chosen], propagator)
         frames[chosen] = detector.measure(orientation.undo(expected), rng)
     mask = detector.mask((size, size))
-    dataset = PtychoDataset(
+    return PtychoDataset(
         frames=frames,
         positions=np.array(pattern.positions),
         geometry=geometry,
@@ -114,8 +112,7 @@ def simulate_dataset(
         probe=scaled if probe_guess is None else _with_photons(probe_guess, photons_per_frame),
         name=name,
         source={"simulated": True, "seed": seed, "photons_per_frame": float(photons_per_frame)},
-    )
-    return replace(dataset).validate()
+    ).validate()
 
 
 def _with_photons(probe: ComplexArray, photons: float) -> ComplexArray:
