@@ -1,1 +1,29 @@
-"""."""
+"""ophyd devices without hardware: a simulated beamline, and measurements played back.
+
+Data keys: ``stage_y``, ``stage_x``, ``stage_rotation`` (encoders), ``stage_y_setpoint`` ..., ``detector_image``
+((H, W), inline in events) and ``detector_total``.
+"""
+
+from ptycho_bluesky.devices._alarm import Alarm
+from ptycho_bluesky.devices._axis import AxisErrors, SimulatedAxis
+from ptycho_bluesky.devices._beamline import SPECIMENS, Beamline, replay_beamline, simulated_beamline
+from ptycho_bluesky.devices._detector import FrameDetector
+from ptycho_bluesky.devices._replay import ReplayDetector, ReplayStage
+from ptycho_bluesky.devices._simulated import SimulatedDetector
+from ptycho_bluesky.devices._stage import PIEZO_ERRORS, SimulatedStage
+
+__all__ = [
+    "PIEZO_ERRORS",
+    "SPECIMENS",
+    "Alarm",
+    "AxisErrors",
+    "Beamline",
+    "FrameDetector",
+    "ReplayDetector",
+    "ReplayStage",
+    "SimulatedAxis",
+    "SimulatedDetector",
+    "SimulatedStage",
+    "replay_beamline",
+    "simulated_beamline",
+]

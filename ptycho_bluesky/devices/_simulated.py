@@ -1,0 +1,137 @@
+"""A detector behind a simulated sample: each frame is computed from where the stage really is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptycho_bluesky.devices import _control_layer  # noqa: F401, before ophyd: it decides on ophyd's control layer
+
+# isort: split
+from ophyd import Component
+
+from ptycho_bluesky.devices._detector import FrameDetector
+from ptycho_bluesky.devices._signals import PositiveSignal
+from ptycho_bluesky.devices._stage import SimulatedStage
+from ptycho_bluesky.errors import DeviceError
+from ptycho_bluesky.experiment import Orientation
+from ptycho_bluesky.optics import DetectorModel, Propagator, diffraction, object_corners
+
+__all__ = ["SimulatedDetector"]
+
+
+class SimulatedDetector(FrameDetector):
+    """A photon-counting detector, its frames computed by diffraction of the probe at the sample.
+
+    A frame has ``flux_photons_s * exposure_time`` photons before the sample, Poisson noise and the faults of
+    `model`. The specimen is thin: a rotation does not change its frames.
+
+    Parameters
+    ----------
+    stage:
+        Where the sample is: its `true_position`, not its encoders.
+    obj:
+        (Y, X) complex64 transmission of the sample; its middle is at position (0, 0).
+    probe:
+        (M, H, W) complex64 modes, ``sum |probe|**2 = 1``.
+    propagator:
+        From the sample to the detector.
+    pixel_size_m:
+        Side of an object pixel, metres.
+    flux_photons_s:
+        Photons per second that reach the sample.
+    model:
+        Dead and hot pixels, gaps, saturation; None for an ideal detector.
+    exposure_s:
+        First value of the signal `exposure_time`, seconds.
+    orientation:
+        How the detector is mounted; frames are delivered as it sees them.
+    axis_signs:
+        -1 where the stage counts against the object's rows or columns.
+    unit_m:
+        Metres in one unit of the stage.
+    speedup:
+        How many times shorter than real an exposure lasts; the number of photons stays.
+    seed:
+        Of the noise.
+    """
+
+    exposure_time = Component(PositiveSignal, value=0.05, units="s", kind="config")
+    speedup = Component(PositiveSignal, value=1.0, kind="config")
+
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        name: str = "detector",
+        stage: SimulatedStage,
+        obj: npt.NDArray[np.complex64],
+        probe: npt.NDArray[np.complex64],
+        propagator: Propagator,
+        pixel_size_m: float,
+        flux_photons_s: float,
+        model: DetectorModel | None = None,
+        exposure_s: float = 0.05,
+        orientation: Orientation | None = None,
+        axis_signs: tuple[int, int] = (1, 1),
+        unit_m: float = 1e-6,
+        speedup: float = 1.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.stage_device, self.flux_photons_s = stage, float(flux_photons_s)
+        self._object = np.ascontiguousarray(obj, np.complex64)
+        self._probe = np.ascontiguousarray(probe, np.complex64)
+        self._propagator, self._model, self._orientation = (
+            propagator,
+            model or DetectorModel(),
+            orientation or Orientation(),
+        )
+        self._pixel_size_m, self._to_m = pixel_size_m, np.asarray(axis_signs, np.float64) * unit_m
+        self._random = np.random.default_rng(seed)
+        shape = (self._probe.shape[-2], self._probe.shape[-1])
+        super().__init__(prefix, name=name, frame_shape=shape, dtype=self._model.dtype, **kwargs)
+        self.exposure_time.put(float(exposure_s))
+        self.speedup.put(float(speedup))
+
+    def ends_at(self, began: float) -> float:
+        """Return the end of an exposure that began at `began`."""
+        return float(began + self.exposure_time.get() / self.speedup.get())
+
+    def expose(self) -> npt.NDArray[Any]:
+        """Return the frame (H, W) of the sample's true place, as the detector delivers it.
+
+        Raises
+        ------
+        DeviceError
+            When the probe is outside of the simulated sample.
+        """
+        here = np.asarray(self.stage_device.true_position())
+        corners = self._corners(here)
+        if not ((corners >= 0) & (corners <= self._room)).all():
+            raise DeviceError(self._outside())
+        photons = self.flux_photons_s * self.exposure_time.get()
+        expected = diffraction(self._probe, self._object, corners, self._propagator)[0] * np.float32(photons)
+        return self._model.measure(self._orientation.undo(expected), self._random)
+
+    @property
+    def _room(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self._object.shape) - self._propagator.frame_size
+
+    def _corners(self, here: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the (1, 2) corner of the patch, object pixels, for the sample's place in the stage's unit."""
+        shape = (self._object.shape[0], self._object.shape[1])
+        return object_corners(here[None] * self._to_m, shape, self._propagator.frame_size, self._pixel_size_m)
+
+    def _outside(self) -> str:
+        first = -self._corners(np.zeros(2))[0]
+        ends = first * self._pixel_size_m / self._to_m, (first + self._room) * self._pixel_size_m / self._to_m
+        low, high = np.minimum(*ends), np.maximum(*ends)
+        y, x = self.stage_device.y, self.stage_device.x
+        return (
+            f"{self.name}: the probe is outside of the simulated sample, {y.name} = {y.position:.4g} {y.egu} and "
+            f"{x.name} = {x.position:.4g} {x.egu}; allowed is {low[0]:.4g} to {high[0]:.4g} and {low[1]:.4g} to "
+            f"{high[1]:.4g}: make the scan smaller, or the sample larger"
+        )
