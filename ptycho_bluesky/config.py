@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     tiled_api_key: SecretStr | None = None
     """API key for ``tiled_uri``; best given by the environment, never in a file that others can read."""
 
+    tiled_idle_s: float = Field(default=900.0, gt=0)
+    """Seconds without a request, and without a process connected to it, after which the embedded server ends."""
+
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """CPU threads that a reconstruction or a training may use."""
 
