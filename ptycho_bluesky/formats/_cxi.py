@@ -60,10 +60,16 @@ def read_cxi(path: Path, file: h5py.File) -> Measured:
 
 
 def _first(path: Path, file: h5py.File, keys: tuple[str, ...], what: str) -> str:
+    broken = []
     for key in keys:
-        if key in file and isinstance(file[key], h5py.Dataset):
+        if isinstance(file.get(key), h5py.Dataset):
             return key
-    raise FormatError(f"{path} is a CXI file without {what}: none of {', '.join(keys)} is there; add one, or a link")
+        link = file.get(key, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            broken.append(f"; {key} is a link to {link.filename}, which is not there: copy that file as well")
+    raise FormatError(
+        f"{path} is a CXI file without {what}: none of {', '.join(keys)} can be read{''.join(broken) or '; add one'}"
+    )
 
 
 def _number(path: Path, file: h5py.File, key: str) -> float | None:

@@ -143,10 +143,17 @@ def _read(path: Path) -> Measured:
     if head == b"\x89HDF\r\n\x1a\n" or h5py.is_hdf5(path):
         with open_hdf5(path) as hdf5:
             if "entry_1" in hdf5 and ("cxi_version" in hdf5 or "entry_1/instrument_1" in hdf5):
-                return read_cxi(path, hdf5)
+                return _guarded_cxi(path, hdf5)
             keys = ", ".join(list(hdf5)[:8]) or "nothing"
             raise FormatError(f"{path} is HDF5 but of no known layout: its root holds {keys}; {_known()}")
     raise FormatError(f"{path} is of no known format: it begins with {head!r}; {_known()}")
+
+
+def _guarded_cxi(path: Path, file: h5py.File) -> Measured:
+    try:
+        return read_cxi(path, file)
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} is a damaged CXI file: {error}; copy it again, or have it written again") from None
 
 
 def _known() -> str:
