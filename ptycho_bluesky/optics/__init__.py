@@ -4,22 +4,19 @@ Waves go as ``exp(+1j k z)``: matter advances the phase, ``exp(-1j * phase_rad *
 simulated object, its pixel ``[Y // 2, X // 2]``, is at position (0, 0).
 """
 
+from ptycho_bluesky.optics._cells import cells
+from ptycho_bluesky.optics._circuit import integrated_circuit
 from ptycho_bluesky.optics._detector import DetectorModel
+from ptycho_bluesky.optics._disc import disc_probe, probe_diameter_m
 from ptycho_bluesky.optics._forward import diffraction, fourier_shift, object_patches
+from ptycho_bluesky.optics._material import power_law_field, transmission
 from ptycho_bluesky.optics._modes import coherent_modes
 from ptycho_bluesky.optics._probe_info import probe_from_info
-from ptycho_bluesky.optics._probes import disc_probe, kb_probe, probe_diameter_m, zone_plate_probe
+from ptycho_bluesky.optics._probes import kb_probe, zone_plate_probe
 from ptycho_bluesky.optics._propagators import FarField, NearField, Propagator, propagator_for
 from ptycho_bluesky.optics._random_specimen import random_specimen
 from ptycho_bluesky.optics._simulate import object_corners, simulate_dataset, truth_on_grid
-from ptycho_bluesky.optics._specimens import (
-    cells,
-    integrated_circuit,
-    power_law_field,
-    random_foam,
-    siemens_star,
-    transmission,
-)
+from ptycho_bluesky.optics._specimens import random_foam, siemens_star
 from ptycho_bluesky.optics._stage import PositionErrors
 
 __all__ = [

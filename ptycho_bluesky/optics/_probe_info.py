@@ -11,8 +11,9 @@ import scipy.fft
 
 from ptycho_bluesky.errors import DatasetError, FormatError, report
 from ptycho_bluesky.experiment import Geometry, ProbeInfo
+from ptycho_bluesky.optics._disc import disc_probe
 from ptycho_bluesky.optics._modes import coherent_modes
-from ptycho_bluesky.optics._probes import disc_probe, kb_probe, zone_plate_probe
+from ptycho_bluesky.optics._probes import kb_probe, zone_plate_probe
 
 __all__ = ["probe_from_info"]
 

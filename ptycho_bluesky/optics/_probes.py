@@ -1,4 +1,4 @@
-"""Probes computed from the optics that make them, on the object's pixel grid."""
+"""Focused probes, computed from the optics that make them, on the object's pixel grid."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import scipy.fft
 
 from ptycho_bluesky.errors import DatasetError, report
 
-__all__ = ["disc_probe", "kb_probe", "probe_diameter_m", "zone_plate_probe"]
+__all__ = ["kb_probe", "normalised", "positive", "zone_plate_probe"]
 
 ComplexArray = npt.NDArray[np.complex64]
 FloatArray = npt.NDArray[np.float64]
@@ -22,11 +22,13 @@ def _edge(inside_px: FloatArray) -> FloatArray:
     return np.clip(inside_px + 0.5, 0.0, 1.0)
 
 
-def _normalised(wave: npt.NDArray[np.complexfloating]) -> ComplexArray:
+def normalised(wave: npt.NDArray[np.complexfloating]) -> ComplexArray:
+    """Return `wave` as complex64 with ``sum |wave|**2 = 1``."""
     return np.asarray(wave / np.linalg.norm(wave), dtype=np.complex64)
 
 
-def _positive(title: str, **values: float) -> None:
+def positive(title: str, **values: float) -> None:
+    """Raise where one of `values` is not above 0."""
     faults = [f"{name} is {value}; it must be above 0" for name, value in values.items() if not value > 0]
     if faults:
         raise DatasetError(report(title, faults))
@@ -61,7 +63,7 @@ def _focused(
     """Propagate a pupil (zero frequency at the corner) to its focus and on by `defocus_m`; centred, norm 1."""
     f = scipy.fft.fftfreq(frame_size, pixel_size_m)
     chirp = np.exp(-1j * np.pi * wavelength_m * defocus_m * f**2)
-    return _normalised(scipy.fft.fftshift(scipy.fft.ifft2(pupil * chirp[:, None] * chirp[None])))
+    return normalised(scipy.fft.fftshift(scipy.fft.ifft2(pupil * chirp[:, None] * chirp[None])))
 
 
 def zone_plate_probe(
@@ -109,7 +111,7 @@ def zone_plate_probe(
         When a length is out of range or a sampling condition is not met.
     """
     title = "zone-plate probe"
-    _positive(
+    positive(
         title,
         pixel_size_m=pixel_size_m,
         wavelength_m=wavelength_m,
@@ -168,103 +170,16 @@ def kb_probe(
     DatasetError
         When a length is out of range or a sampling condition is not met.
     """
-    _positive("KB probe", pixel_size_m=pixel_size_m, wavelength_m=wavelength_m)
+    positive("KB probe", pixel_size_m=pixel_size_m, wavelength_m=wavelength_m)
     sides = []
     pairs = [np.broadcast_to(v, 2) for v in (aperture_m, focal_length_m, defocus_m)]
     for name, aperture, focal, defocus in zip(("vertical", "horizontal"), *pairs, strict=True):
         title = f"KB probe, {name}"
-        _positive(title, aperture_m=aperture, focal_length_m=focal)
+        positive(title, aperture_m=aperture, focal_length_m=focal)
         spot = wavelength_m * focal / aperture
         _check_sampling(title, frame_size, pixel_size_m, wavelength_m, defocus, spot)
         f = scipy.fft.fftfreq(frame_size) * frame_size
         pupil = _edge(frame_size * pixel_size_m / (2 * spot) - np.abs(f))
         chirp = np.exp(-1j * np.pi * wavelength_m * defocus * (f / (frame_size * pixel_size_m)) ** 2)
         sides.append(scipy.fft.fftshift(scipy.fft.ifft(pupil * chirp)))
-    return _normalised(sides[0][:, None] * sides[1][None])
-
-
-def disc_probe(
-    frame_size: int,
-    pixel_size_m: float,
-    *,
-    diameter_m: float,
-    edge_m: float | None = None,
-    wavelength_m: float | None = None,
-    defocus_m: float = 0.0,
-) -> ComplexArray:
-    """Return a disc with a soft edge and a flat phase: a pinhole, or a first guess where the optics are unknown.
-
-    Parameters
-    ----------
-    frame_size:
-        Pixels along a side.
-    pixel_size_m:
-        Object pixel, metres; 1 to give all lengths in pixels.
-    diameter_m:
-        Where the amplitude has fallen to one half; may be no larger than the frame.
-    edge_m:
-        Width of the cosine edge; None for a tenth of the diameter.
-    wavelength_m, defocus_m:
-        Distance from the pinhole to the sample, which needs the wavelength; metres.
-
-    Returns
-    -------
-    numpy.ndarray
-        (H, W) complex64, its centre at ``[H // 2, W // 2]``, ``sum |P|**2 = 1``.
-
-    Raises
-    ------
-    DatasetError
-        When a length is out of range.
-    """
-    title = "disc probe"
-    edge_m = diameter_m / 10 if edge_m is None else edge_m
-    _positive(title, pixel_size_m=pixel_size_m, diameter_m=diameter_m)
-    faults = []
-    if diameter_m > frame_size * pixel_size_m:
-        faults.append(f"diameter_m is {diameter_m}; the frame is {frame_size * pixel_size_m} m wide, and must hold it")
-    if diameter_m < pixel_size_m:
-        faults.append(f"diameter_m is {diameter_m}; it must be at least the pixel, {pixel_size_m} m")
-    if not 0 <= edge_m <= diameter_m:
-        faults.append(f"edge_m is {edge_m}; allowed is from 0 to diameter_m, {diameter_m}")
-    if defocus_m and not (wavelength_m and wavelength_m > 0):
-        faults.append(f"defocus_m is {defocus_m} but wavelength_m is {wavelength_m}; a defocus needs a wavelength")
-    if faults:
-        raise DatasetError(report(title, faults))
-    x = (np.arange(frame_size) - frame_size // 2) * pixel_size_m
-    inside = diameter_m / 2 - np.hypot(x[:, None], x[None])
-    disc = 0.5 + 0.5 * np.sin(np.pi * np.clip(inside / max(edge_m, pixel_size_m), -0.5, 0.5))
-    if not defocus_m or wavelength_m is None:
-        return _normalised(disc.astype(np.complex128))
-    f = scipy.fft.fftfreq(frame_size, pixel_size_m)
-    chirp = np.exp(-1j * np.pi * wavelength_m * defocus_m * f**2)
-    return _normalised(scipy.fft.ifft2(scipy.fft.fft2(disc) * chirp[:, None] * chirp[None]))
-
-
-def probe_diameter_m(probe: ComplexArray, pixel_size_m: float, fraction: float = 0.9) -> float:
-    """Return the diameter of the circle about the probe's centroid that holds `fraction` of its intensity.
-
-    A uniform disc of diameter D gives ``sqrt(0.9) * D`` = 0.95 D; an Airy focus about twice its first dark ring.
-
-    Parameters
-    ----------
-    probe:
-        (M, H, W) or (H, W); the intensities of the modes add up.
-    pixel_size_m:
-        Object pixel, metres; 1 for a result in pixels.
-    fraction:
-        Share of the intensity inside, above 0 and below 1.
-    """
-    if not 0 < fraction < 1:
-        raise DatasetError(f"probe_diameter_m: fraction is {fraction}; allowed is above 0 and below 1")
-    intensity = (np.abs(probe).astype(np.float64) ** 2).reshape(-1, *probe.shape[-2:]).sum(axis=0)
-    total = intensity.sum()
-    if not (np.isfinite(total) and total > 0):
-        raise DatasetError(f"probe_diameter_m: the probe's intensity sums to {total}; it must be finite and above 0")
-    y, x = np.indices(intensity.shape)
-    r = np.hypot(y - (intensity * y).sum() / total, x - (intensity * x).sum() / total).ravel()
-    order = np.argsort(r)
-    inside = np.cumsum(intensity.ravel()[order]) / total
-    # The pixels nearest the centroid fill an area, of which the circle's is the smooth measure.
-    area_px = np.interp(fraction, inside, np.arange(1, inside.size + 1))
-    return float(2 * np.sqrt(area_px / np.pi) * pixel_size_m)
+    return normalised(sides[0][:, None] * sides[1][None])

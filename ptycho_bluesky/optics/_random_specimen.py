@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from ptycho_bluesky.optics._specimens import power_law_field, transmission
+from ptycho_bluesky.optics._material import power_law_field, transmission
 
 __all__ = ["random_specimen"]
 
