@@ -142,6 +142,10 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
         """What the encoder reads now."""
         return float(self.readback.get())
 
+    def locate(self) -> dict[str, float]:
+        """Return setpoint and readback; relative plans come back to the setpoint."""
+        return {"setpoint": self._target, "readback": self.position}
+
     @property
     def moving(self) -> bool:
         """True from the start of a move until it has settled."""

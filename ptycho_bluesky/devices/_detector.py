@@ -37,7 +37,7 @@ class FrameDetector(Device):  # type: ignore[misc]
     ) -> None:
         super().__init__(prefix, name=name, **kwargs)
         self._exposing = threading.Lock()
-        self._status: DeviceStatus | None = None
+        self._status: Any = None
         self.image.show(np.zeros(frame_shape, dtype), time.time())
         self.total.compute = lambda: float(self.image.get().sum(dtype=np.float64))
         self.total.attributes = lambda: {"units": "photons", "precision": 0}

@@ -1,0 +1,85 @@
+"""Plan arguments from plain values, as a queue server, a form or a file gives them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ptycho_bluesky.errors import PlanError, report
+from ptycho_bluesky.experiment import (
+    POSITION_UNITS_M,
+    PtychographyMetadata,
+    ScanPattern,
+    fermat,
+    from_positions,
+    raster,
+    snake,
+)
+
+__all__ = ["PATTERNS", "device_positions", "metadata_from", "pattern_from"]
+
+PATTERNS: dict[str, Callable[..., ScanPattern]] = {
+    "fermat": fermat,
+    "list": from_positions,
+    "raster": raster,
+    "snake": snake,
+}
+"""Patterns that can be given by name."""
+
+
+def pattern_from(given: ScanPattern | Mapping[str, Any]) -> ScanPattern:
+    """Return the scan pattern that `given` is, or describes.
+
+    Parameters
+    ----------
+    given:
+        A pattern, or e.g. ``{"name": "fermat", "height_m": 6e-6, "width_m": 6e-6, "step_m": 3e-7}`` with the
+        arguments of one of :data:`PATTERNS`, and if wanted ``"center_m": [y, x]``.
+
+    Raises
+    ------
+    PlanError
+        When the name is not known or its arguments are not those of the pattern.
+    """
+    if isinstance(given, ScanPattern):
+        return given
+    if not isinstance(given, Mapping):
+        raise PlanError(f"pattern is {given!r}; allowed is a ScanPattern, or a mapping with its name and arguments")
+    arguments = dict(given)
+    name, center = arguments.pop("name", None), arguments.pop("center_m", None)
+    if name not in PATTERNS:
+        raise PlanError(f"pattern.name is {name!r}; allowed are {', '.join(sorted(PATTERNS))}")
+    try:
+        inspect.signature(PATTERNS[name]).bind(**arguments)
+        pattern = PATTERNS[name](**arguments)
+        return pattern if center is None else pattern.moved((float(center[0]), float(center[1])))
+    except (TypeError, ValueError, IndexError) as error:
+        wanted = ", ".join(inspect.signature(PATTERNS[name]).parameters)
+        raise PlanError(f"pattern {name!r}: {error}; its arguments are {wanted}, and center_m = [y, x]") from None
+
+
+def metadata_from(given: PtychographyMetadata | Mapping[str, Any]) -> PtychographyMetadata:
+    """Return the metadata that `given` is, or holds as plain values.
+
+    Raises
+    ------
+    PlanError
+        Naming every key that is missing, unknown or out of range.
+    """
+    if isinstance(given, PtychographyMetadata):
+        return given
+    try:
+        return PtychographyMetadata.model_validate(given)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
+        raise PlanError(report("metadata of the scan", faults)) from None
+
+
+def device_positions(pattern: ScanPattern, metadata: PtychographyMetadata) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return (N, 2) what the y and x devices are set to: signs applied, in their unit; pixels stay pixels."""
+    unit = POSITION_UNITS_M.get(metadata.position_unit, 1.0)
+    return np.asarray(pattern.positions * np.asarray(metadata.axis_signs) / unit)
