@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 __all__ = ["DetectorModel"]
 
@@ -34,7 +34,7 @@ class DetectorModel(BaseModel):
     hot_counts: float = Field(default=10_000.0, ge=0, le=1e9)
     """Mean counts of a hot pixel in a frame."""
 
-    modules: tuple[int, int] = (1, 1)
+    modules: tuple[PositiveInt, PositiveInt] = (1, 1)
     """Modules down and across the frame."""
 
     gap_px: int = Field(default=0, ge=0)

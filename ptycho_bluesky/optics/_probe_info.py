@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -115,15 +116,15 @@ def _from_file(info: ProbeInfo, frame_size: int) -> ComplexArray:
         raise DatasetError(f"probe.uri is {info.uri!r}; allowed is a local file, file:///folder/probe.npy or .npz")
     path = Path(unquote(parts.path))
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.lib.npyio.NpzFile):
                 if "probe" not in loaded:
                     raise FormatError(f"{path} has the keys {sorted(loaded)}; a probe must stand under the key 'probe'")
                 loaded = loaded["probe"]
     except OSError as error:
         raise FormatError(f"the probe's file {path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, BadZipFile) as error:
         raise FormatError(
             f"{path} is not an .npy or .npz of numbers ({error}); save the probe by numpy.save"
         ) from error

@@ -89,13 +89,13 @@ def simulate_dataset(
     """
     if not photons_per_frame > 0:
         raise DatasetError(f"photons_per_frame is {photons_per_frame}; it must be above 0")
-    probe = probe[None] if probe.ndim == 2 else probe
+    scaled = _with_photons("probe", probe, photons_per_frame, probe.shape[-1])
+    guess = scaled if probe_guess is None else _with_photons("guess", probe_guess, photons_per_frame, probe.shape[-1])
     size, detector, orientation = probe.shape[-1], detector or DetectorModel(), orientation or Orientation()
     pixel_m = geometry.pixel_size_m(size)
     true_m = pattern.positions if errors is None else errors.true_positions(pattern.positions)
     corners = object_corners(true_m, (obj.shape[0], obj.shape[1]), size, pixel_m)
     propagator, rng = propagator_for(geometry, geometry.modality, size), np.random.default_rng(seed)
-    scaled = _with_photons(probe, photons_per_frame)
     frames = np.empty((len(pattern), size, size), detector.dtype)
     for start in range(0, len(pattern), FRAMES_PER_BATCH):
         chosen = slice(start, start + FRAMES_PER_BATCH)
@@ -109,17 +109,20 @@ def simulate_dataset(
         modality=geometry.modality,
         pixel_size_m=pixel_m,
         mask=mask if mask.any() else None,
-        probe=scaled if probe_guess is None else _with_photons(probe_guess, photons_per_frame),
+        probe=guess,
         name=name,
         source={"simulated": True, "seed": seed, "photons_per_frame": float(photons_per_frame)},
     ).validate()
 
 
-def _with_photons(probe: ComplexArray, photons: float) -> ComplexArray:
+def _with_photons(title: str, probe: ComplexArray, photons: float, size: int) -> ComplexArray:
+    """Return `probe` as (M, H, W) with ``sum |probe|**2 = photons``."""
+    if probe.ndim not in (2, 3) or probe.shape[-2:] != (size, size):
+        raise DatasetError(f"the {title} has shape {probe.shape}; allowed is (M, {size}, {size}) or ({size}, {size})")
     power = float((np.abs(probe).astype(np.float64) ** 2).sum())
     if not (np.isfinite(power) and power > 0):
-        raise DatasetError(f"the probe's intensity sums to {power}; it must be finite and above 0")
-    return np.asarray(probe * np.sqrt(photons / power), dtype=np.complex64)
+        raise DatasetError(f"the {title}'s intensity sums to {power}; it must be finite and above 0")
+    return np.asarray(probe * np.sqrt(photons / power), dtype=np.complex64).reshape(-1, size, size)
 
 
 def truth_on_grid(obj: ComplexArray, grid: ObjectGrid, frame_size: int) -> ComplexArray:

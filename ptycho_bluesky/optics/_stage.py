@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 __all__ = ["PositionErrors"]
 
@@ -23,7 +23,7 @@ class PositionErrors(BaseModel):
     drift_m_per_frame: tuple[float, float] = (0.0, 0.0)
     """Steady movement of sample against beam (y, x), metres a frame."""
 
-    scale: tuple[float, float] = (1.0, 1.0)
+    scale: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
     """True length of a recorded metre (y, x): a wrongly calibrated stage."""
 
     seed: int = Field(default=0, ge=0)
