@@ -14,6 +14,9 @@ from ptycho_bluesky.experiment._geometry import Geometry, Modality
 
 __all__ = ["Frames", "ObjectGrid", "PtychoDataset"]
 
+MOST_OBJECT_PIXELS = 4_000_000_000
+"""32 GB of complex64; what is larger is a wrong unit, found before anything is allocated."""
+
 
 class Frames(Protocol):
     """Diffraction patterns (N, H, W), read when they are asked for: an array, an HDF5 dataset, a Tiled client..."""
@@ -124,12 +127,18 @@ class PtychoDataset:
             faults.append(f"the mask has shape {self.mask.shape}, a frame {shape[1:]}; they must agree")
         elif self.mask is not None and self.mask.all():
             faults.append("the mask declares every pixel bad; it must be True on bad pixels only")
-        if self.probe is not None and (self.probe.ndim != 3 or self.probe.shape[1:] != shape[1:]):
+        if self.probe is not None and (
+            self.probe.ndim != 3 or not len(self.probe) or self.probe.shape[1:] != shape[1:]
+        ):
             faults.append(f"the probe has shape {self.probe.shape}; allowed is (modes, {shape[1]}, {shape[2]})")
         if self.pixel_size_m is not None and not self.pixel_size_m > 0:
             faults.append(f"pixel_size_m is {self.pixel_size_m}; it must be above 0, or None for pixel units")
         if self.modality == "near-field" and (self.geometry is None or self.geometry.modality != "near-field"):
             faults.append("near field needs a geometry with modality 'near-field': energy, distances, detector pixel")
+        if self.modality == "far-field" and self.geometry is not None and self.geometry.modality != "far-field":
+            faults.append("the dataset is far field but its geometry has modality 'near-field'; make them agree")
+        if self.timestamps is not None and self.timestamps.shape != shape[:1]:
+            faults.append(f"timestamps have shape {self.timestamps.shape}; allowed is {shape[:1]}, one a frame")
         return faults
 
     def validate(self) -> PtychoDataset:
@@ -151,20 +160,31 @@ class PtychoDataset:
             yield chosen, np.asarray(self.frames[chosen])
 
     def object_grid(self, margin: int = 16) -> ObjectGrid:
-        """Return the grid that holds every patch with `margin` pixels to spare on each side."""
+        """Return the grid that holds every patch with `margin` pixels to spare on each side.
+
+        Raises
+        ------
+        DatasetError
+            When the object would have more than 4e9 pixels: positions or pixel size in a wrong unit.
+        """
         pixel = self.pixel_size_m or 1.0
         first = self.positions.min(axis=0) - margin * pixel
         corners = (self.positions - first) / pixel
         height, width = (int(v) for v in np.ceil(corners.max(axis=0)) + np.array(self.frame_shape) + margin)
+        if height * width > MOST_OBJECT_PIXELS:
+            raise DatasetError(
+                f"dataset {self.name or '(unnamed)'}: positions span {height} x {width} object pixels of {pixel:g}; "
+                f"allowed are {MOST_OBJECT_PIXELS:.0e} in all: check the unit of the positions and the geometry"
+            )
         return ObjectGrid((height, width), corners, (float(first[0]), float(first[1])), pixel)
 
     def subset(self, index: slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> PtychoDataset:
         """Return the dataset of some of the frames, in memory."""
         chosen = np.arange(len(self))[index]
-        if len(chosen) and (np.diff(chosen) == 1).all():
-            frames = np.asarray(self.frames[slice(int(chosen[0]), int(chosen[-1]) + 1)])
-        else:
-            frames = np.asarray(self.frames[slice(0, len(self))])[chosen]
+        first, last = (int(chosen.min()), int(chosen.max())) if len(chosen) else (0, -1)
+        frames = np.asarray(self.frames[slice(first, last + 1)])
+        if len(chosen) != len(frames) or not (np.diff(chosen) == 1).all():
+            frames = frames[chosen - first]
         times = None if self.timestamps is None else self.timestamps[chosen]
         return replace(self, frames=frames, positions=self.positions[chosen], timestamps=times)
 

@@ -15,6 +15,9 @@ FloatArray = npt.NDArray[np.float64]
 
 GOLDEN_ANGLE_RAD = np.pi * (3 - np.sqrt(5))
 
+MOST_POSITIONS = 10_000_000
+"""A pattern of more is a wrong unit (micrometres where metres are asked for), and would fill the memory."""
+
 
 @dataclass(frozen=True)
 class ScanPattern:
@@ -82,26 +85,38 @@ class ScanPattern:
 
         Bunk et al., Ultramicroscopy 108, 481 (2008): about 0.6 reconstructs best.
         """
-        if not probe_diameter_m > 0:
-            raise PlanError(f"the probe's diameter is {probe_diameter_m} m; it must be above 0")
+        _positive(probe_diameter_m=probe_diameter_m)
         return max(0.0, 1.0 - self.step_m() / probe_diameter_m)
 
     def fluence_photons_m2(self, photons_per_frame: float, probe_diameter_m: float) -> float:
         """Return the photons per square metre that the scanned field receives, all frames together."""
+        _positive(probe_diameter_m=probe_diameter_m)
         height, width = (side + probe_diameter_m for side in self.extent_m)
         return photons_per_frame * len(self) / (height * width)
 
 
 def _positive(**values: float) -> None:
-    faults = [f"{name} is {value}; it must be above 0" for name, value in values.items() if not value > 0]
+    faults = [
+        f"{name} is {value}; it must be above 0 and finite"
+        for name, value in values.items()
+        if not 0 < value < float("inf")
+    ]
     if faults:
         raise PlanError(report("scan pattern", faults))
 
 
+def _few_enough(name: str, count: float) -> None:
+    if not count <= MOST_POSITIONS:
+        raise PlanError(
+            f"{name} would have {count:.3g} positions; at most {MOST_POSITIONS:,} are allowed: give all lengths in metres"
+        )
+
+
 def _grid(name: str, height_m: float, width_m: float, step_m: float, snaking: bool) -> ScanPattern:
     _positive(step_m=step_m)
-    if height_m < 0 or width_m < 0:
-        raise PlanError(f"{name}: height {height_m} m and width {width_m} m must not be negative")
+    if not (0 <= height_m < float("inf") and 0 <= width_m < float("inf")):
+        raise PlanError(f"{name}: height {height_m} m and width {width_m} m must be finite and not negative")
+    _few_enough(name, (height_m / step_m + 1) * (width_m / step_m + 1))
     rows, columns = (int(np.floor(side / step_m + 1e-9)) + 1 for side in (height_m, width_m))
     y, x = ((np.arange(n) - (n - 1) / 2) * step_m for n in (rows, columns))
     grid = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)
@@ -136,6 +151,7 @@ def fermat(height_m: float, width_m: float, step_m: float) -> ScanPattern:
     """
     _positive(height_m=height_m, width_m=width_m, step_m=step_m)
     c = step_m / np.sqrt(np.pi)
+    _few_enough("fermat", (np.hypot(height_m, width_m) / 2 / c) ** 2)  # of the circle that is cut to the box
     count = int(np.ceil((np.hypot(height_m, width_m) / 2 / c) ** 2)) + 1
     n = np.arange(count)
     r, theta = c * np.sqrt(n), n * GOLDEN_ANGLE_RAD
@@ -153,8 +169,8 @@ def from_positions(positions_m: npt.ArrayLike, name: str = "list") -> ScanPatter
 
 def jittered(pattern: ScanPattern, sigma_m: float, seed: int = 0) -> ScanPattern:
     """Return `pattern` with normally distributed offsets of `sigma_m` metres, which break a raster's symmetry."""
-    if sigma_m < 0:
-        raise PlanError(f"jitter is {sigma_m} m; it must not be negative")
+    if not 0 <= sigma_m < float("inf"):
+        raise PlanError(f"jitter is {sigma_m} m; it must be finite and not negative")
     offset = np.random.default_rng(seed).normal(0, sigma_m, pattern.positions.shape)
     parameters = {**pattern.parameters, "jitter_m": sigma_m, "jitter_seed": seed}
     return ScanPattern(pattern.name, pattern.positions + offset, parameters, pattern.shape, pattern.snaking)
