@@ -234,7 +234,17 @@ def unpack_image(value: bytes, number: int) -> LiveImage:
     head = json.loads(value[:IMAGE_HEAD_BYTES])
     rows, columns = head["shape"]
     maps = np.frombuffer(value, np.float32, 4 * rows * columns, IMAGE_HEAD_BYTES).reshape(4, rows, columns)
-    return LiveImage(*maps, tuple(head["origin"]), head["pixel_size"], head["run_uid"], head["frames"], number)
+    phase, amplitude, coverage, residual = maps
+    place = (float(head["origin"][0]), float(head["origin"][1]))
+    side, uid, frames = float(head["pixel_size"]), str(head["run_uid"]), int(head["frames"])
+    return LiveImage(phase, amplitude, coverage, residual, place, side, uid, frames, number)
+
+
+def unlink_session(name: str) -> None:
+    """Remove every segment of the session `name`; processes that have them open keep them until they close."""
+    for found in list(find_segments()):
+        if found.startswith(name + "-") and (path := segment_path(found)) is not None:
+            path.unlink(missing_ok=True)
 
 
 def own_process() -> dict[str, Any]:

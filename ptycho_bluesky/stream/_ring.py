@@ -65,9 +65,9 @@ class FrameRing:
 
     Records lie back to back (a header of 64 bytes, then the pixels), so that frames of any size, and of several sizes,
     use the memory fully. Two counters of bytes, ``head`` and ``tail``, each written by one side alone, are all the
-    synchronisation. The producer never waits: what does not fit is dropped and counted. The consumer *takes* records and
-    later *commits* them: whatever was taken but not committed when it died is there again for its successor; a record
-    that kills the consumer twice is passed over. A doorbell (FIFO) wakes a waiting consumer; nobody spins.
+    synchronisation. The producer never waits: what does not fit is dropped and counted. The consumer *takes* records
+    and later *commits* them: whatever was taken but not committed when it died is there again for its successor; a
+    record that kills the consumer twice is passed over. A doorbell (FIFO) wakes a waiting consumer; nobody spins.
 
     Make one with :meth:`create`, open it elsewhere with :meth:`attach`.
     """
@@ -140,8 +140,12 @@ class FrameRing:
         head = (Kind.FRAME, 0, index, y, x, time.time() if when is None else when, frame.dtype.str.encode())
         done = self._write(head, frame.shape[0], frame.shape[1], frame, self._reserve)
         if not done:
-            self._words[DROPPED] += 1
+            self.count_drop()
         return done
+
+    def count_drop(self) -> None:
+        """Count a frame as dropped that the producer did not even try to put."""
+        self._words[DROPPED] += 1
 
     def send(self, message: dict[str, Any]) -> bool:
         """Put a JSON object, for which a part of the ring is kept free of frames; False where it does not fit."""

@@ -1,7 +1,7 @@
 """Named memory that unrelated processes share, and that never outlives all of them.
 
-``multiprocessing.shared_memory`` is not used: before Python 3.13 its resource tracker unlinks a segment when *any* of its
-processes ends, which is exactly the moment at which a ring must survive. On Linux a POSIX segment is a file in
+``multiprocessing.shared_memory`` is not used: before Python 3.13 its resource tracker unlinks a segment when *any* of
+its processes ends, which is exactly the moment at which a ring must survive. On Linux a POSIX segment is a file in
 ``/dev/shm``; this module maps that file itself. Every process that uses a segment holds a shared ``flock`` on it, which
 the kernel releases even after ``kill -9``; a segment that can be locked exclusively is therefore left over, and
 :func:`sweep` removes it.
@@ -54,11 +54,8 @@ def sweep() -> list[str]:
     removed = []
     for folder in _folders():
         for path in folder.glob(PREFIX + "*"):
-            if path.is_fifo():  # a ring's doorbell goes with its ring
-                stale = not path.with_name(path.name.removesuffix(".bell")).exists()
-            else:
-                stale = _unused(path)
-            if stale:
+            ring = path.with_name(path.name.removesuffix(".bell"))  # a ring's doorbell goes with its ring
+            if not ring.exists() if path.is_fifo() else _unused(path):
                 with contextlib.suppress(OSError):
                     path.unlink()
                     removed.append(path.name.removeprefix(PREFIX))

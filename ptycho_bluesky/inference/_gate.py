@@ -1,0 +1,135 @@
+"""Every frame passes here before the network: checked, turned the house's way round, or refused with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+import numpy.typing as npt
+
+from ptycho_bluesky.errors import DatasetError
+from ptycho_bluesky.experiment import POSITION_UNITS_M, PtychographyMetadata
+
+__all__ = ["FrameGate", "Refused"]
+
+MAX_SATURATED = 0.01
+
+
+class Refused(Exception):
+    """A frame that must not reach the network; the text is the reason, the same for all frames of its kind."""
+
+
+class FrameGate:
+    """Checks and prepares the frames of one run.
+
+    Parameters
+    ----------
+    metadata:
+        The run's ``ptychography`` block.
+    frame_shape:
+        (H, W) as the detector delivers frames.
+
+    Raises
+    ------
+    DatasetError
+        When frames are not square, or the mask does not fit them.
+    """
+
+    def __init__(self, metadata: PtychographyMetadata, frame_shape: tuple[int, int]) -> None:
+        self.metadata, self.frame_shape = metadata, frame_shape
+        if frame_shape[0] != frame_shape[1] or frame_shape[0] < 8:
+            raise DatasetError(
+                f"frames are {frame_shape[0]} x {frame_shape[1]} pixels; live inference needs square ones of 8 x 8 or "
+                "more: set a square region of interest on the detector"
+            )
+        self.frame_size = frame_shape[0]
+        geometry = metadata.geometry
+        self.pixel_size_m = None if geometry is None else geometry.pixel_size_m(self.frame_size)
+        if geometry is None and metadata.position_unit != "px":
+            raise DatasetError("; ".join(metadata.missing()))
+        unit = 1.0 if metadata.position_unit == "px" else POSITION_UNITS_M[metadata.position_unit]
+        self._pixels_per_unit = np.array(metadata.axis_signs) * unit / (self.pixel_size_m or 1.0)
+        self._bad = self._mask()
+        self._roll = self._to_centre()
+
+    def _mask(self) -> npt.NDArray[np.bool_] | None:
+        if self.metadata.mask_uri is None:
+            return None
+        path = Path(unquote(urlparse(self.metadata.mask_uri).path))
+        try:
+            bad = np.asarray(np.load(path, allow_pickle=False), bool)
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"mask_uri {self.metadata.mask_uri!r} cannot be read ({error}); give an .npy") from error
+        if bad.shape != self.frame_shape or bad.all():
+            raise DatasetError(
+                f"the mask {path.name} has shape {bad.shape} and {bad.mean():.0%} bad pixels, frames are "
+                f"{self.frame_shape}; it must have the shape that the detector delivers, True on bad pixels only"
+            )
+        return bad
+
+    def _to_centre(self) -> tuple[int, int]:
+        """By how much an oriented frame must be rolled to bring the zero frequency to [H // 2, W // 2]."""
+        n, geometry = self.frame_size, self.metadata.geometry
+        if geometry is not None and geometry.modality == "near-field":
+            return 0, 0
+        if self.metadata.zero_frequency == "corner":
+            return n // 2, n // 2
+        if geometry is None or geometry.beam_center_px is None:
+            return 0, 0
+        row, column = geometry.beam_center_px
+        way = self.metadata.orientation
+        if way.transpose:
+            row, column = column, row
+        row, column = n - 1 - row if way.flip_rows else row, n - 1 - column if way.flip_columns else column
+        return n // 2 - round(row), n // 2 - round(column)
+
+    def corner_px(self, y: float, x: float) -> tuple[float, float]:
+        """Return the frame's patch corner in object pixels, from position 0.
+
+        Raises
+        ------
+        Refused
+            When the position is not finite.
+        """
+        row, column = float(y * self._pixels_per_unit[0]), float(x * self._pixels_per_unit[1])
+        if not (np.isfinite(row) and np.isfinite(column)):
+            raise Refused("position not finite")
+        return row, column
+
+    def prepare(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return (H, W) float32 counts, bad pixels 0, zero frequency in the centre.
+
+        Raises
+        ------
+        Refused
+            When the frame cannot be trusted.
+        """
+        if raw.shape != self.frame_shape:
+            raise Refused("wrong shape")
+        if raw.dtype.kind not in "uifb":
+            raise Refused("not numbers")
+        frame = raw.astype(np.float32)
+        bad = self._bad
+        if raw.dtype.kind == "u" and raw.dtype.itemsize > 1:  # detectors mark gaps and dead pixels so
+            marked = raw == np.iinfo(raw.dtype).max
+            bad = marked if bad is None else bad | marked
+        if self.metadata.saturation is not None:
+            saturated = raw >= self.metadata.saturation
+            if self._bad is not None:
+                saturated &= ~self._bad
+            if np.count_nonzero(saturated) > MAX_SATURATED * saturated.size:
+                raise Refused("saturated")
+            bad = saturated if bad is None else bad | saturated
+        if bad is not None:
+            frame[bad] = 0
+        low, high = float(frame.min()), float(frame.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise Refused("not finite")
+        if low < 0:
+            raise Refused("negative")
+        if high == 0:
+            raise Refused("all zero")
+        turned = self.metadata.orientation.apply(frame)
+        return np.ascontiguousarray(np.roll(turned, self._roll, (0, 1)) if any(self._roll) else turned, np.float32)
