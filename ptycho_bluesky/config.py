@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from functools import cache
 from pathlib import Path
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from ptycho_bluesky.errors import ConfigurationError, report
@@ -73,10 +75,34 @@ def settings() -> Settings:
     Raises
     ------
     ConfigurationError
-        When a value is out of range or a key is unknown.
+        When a value is out of range, a key is unknown, or the file that ``$PTYCHO_BLUESKY_CONFIG`` names cannot be
+        read.
     """
+    path = _settings_file()
+    if "PTYCHO_BLUESKY_CONFIG" in os.environ and not path.is_file():
+        raise ConfigurationError(f"PTYCHO_BLUESKY_CONFIG names {path}, which does not exist; correct or unset it")
+    faults = _unknown_variables()
     try:
-        return Settings()
+        given = Settings()
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
-        raise ConfigurationError(report(f"settings in {_settings_file()} or the environment", faults)) from None
+        faults += [_in_words(e) for e in error.errors()]
+    except tomllib.TOMLDecodeError as error:
+        faults.append(f"the file is no valid TOML: {error}")
+    except OSError as error:
+        faults.append(f"the file cannot be read: {error.strerror}")
+    if faults:
+        raise ConfigurationError(report(f"settings in {path} or the environment", faults))
+    return given
+
+
+def _unknown_variables() -> list[str]:
+    prefix = "PTYCHO_BLUESKY_"
+    allowed = [prefix + name.upper() for name in Settings.model_fields] + [prefix + "CONFIG"]
+    given = sorted(key for key in os.environ if key.upper().startswith(prefix) and key.upper() not in allowed)
+    return [f"{key}: not known; allowed are {', '.join(allowed)}" for key in given]
+
+
+def _in_words(error: ErrorDetails) -> str:
+    key = ".".join(map(str, error["loc"]))
+    secret = key.startswith("tiled_api_key")
+    return f"{key}: {error['msg']} (given {'a value that is not shown' if secret else repr(error['input'])})"

@@ -36,7 +36,7 @@ def _plane(phase: FloatImage, inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.f
     wave = np.where(inside, np.exp(1j * values), 0.0)
     slope_y = np.angle((wave[1:] * wave[:-1].conj()).sum())
     slope_x = np.angle((wave[:, 1:] * wave[:, :-1].conj()).sum())
-    y, x = np.indices(phase.shape)
+    y, x = np.meshgrid(*(np.arange(n) for n in phase.shape), indexing="ij")
     plane = slope_y * y + slope_x * x
     plane += np.angle((wave * np.exp(-1j * plane)).sum())
     design = np.stack([np.ones(int(inside.sum())), y[inside] / y.size, x[inside] / x.size], axis=1)

@@ -108,7 +108,7 @@ def _positive(**values: float) -> None:
 def _few_enough(name: str, count: float) -> None:
     if not count <= MOST_POSITIONS:
         raise PlanError(
-            f"{name} would have {count:.3g} positions; at most {MOST_POSITIONS:,} are allowed: give all lengths in metres"
+            f"{name} would have {count:.3g} positions; at most {MOST_POSITIONS:,} are allowed: give lengths in metres"
         )
 
 
