@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from ptycho_bluesky.errors import DatasetError
 
 __all__ = ["DetectorModel"]
 
@@ -61,41 +64,54 @@ class DetectorModel(BaseModel):
 
     def mask(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
         """Return (H, W), True = bad: dead or hot, in a gap, or behind the beamstop. Saturation differs by frame."""
-        dead, hot = self._bad_pixels(shape)
-        return np.asarray(dead | hot | self._gaps(shape) | self._behind_beamstop(shape))
+        pixels = _pixels(self, shape)
+        return np.asarray(pixels.blind | pixels.hot | pixels.shaded)
 
     def measure(self, expected: npt.ArrayLike, rng: np.random.Generator) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return counts (..., H, W), of :attr:`dtype`, for `expected` photons (..., H, W).
 
-        The beamstop and bad pixels stand in the detector's own orientation; give frames as it sees them.
+        Beamstop, gaps and bad pixels stand in the detector's own orientation; give frames as it sees them.
         """
         mean = np.asarray(expected, dtype=np.float64)
-        shape = (mean.shape[-2], mean.shape[-1])
+        if mean.ndim < 2:
+            raise DatasetError(f"expected photons have shape {mean.shape}; allowed is (..., H, W)")
+        pixels = _pixels(self, (mean.shape[-2], mean.shape[-1]))
         if self.beamstop_px > 0:
-            mean = np.where(self._behind_beamstop(shape), mean * self.beamstop_transmission, mean)
+            mean = np.where(pixels.shaded, mean * self.beamstop_transmission, mean)
         if self.background > 0:
             mean = mean + self.background
-        dead, hot = self._bad_pixels(shape)
-        blind = dead | self._gaps(shape)
-        if hot.any() or blind.any():
-            mean = np.where(blind, 0.0, np.where(hot, self.hot_counts, mean))
-        return np.minimum(rng.poisson(mean), self.limit).astype(self.dtype)
+        if pixels.any_bad:
+            mean = np.where(pixels.blind, 0.0, np.where(pixels.hot, self.hot_counts, mean))
+        try:
+            counts = rng.poisson(mean)
+        except ValueError:
+            low, high = float(np.min(mean)), float(np.max(mean))
+            raise DatasetError(
+                f"expected photons go from {low} to {high} a pixel; allowed is 0 to 9e18, finite"
+            ) from None
+        return np.minimum(counts, self.limit).astype(self.dtype)
 
-    def _bad_pixels(self, shape: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        lot = np.random.default_rng(self.seed).random(shape)
-        dead = lot < self.dead_fraction
-        return dead, (lot >= self.dead_fraction) & (lot < self.dead_fraction + self.hot_fraction)
 
-    def _gaps(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        gaps = np.zeros(shape, bool)
-        for axis, (size, count) in enumerate(zip(shape, self.modules, strict=True)):
-            lines = np.swapaxes(gaps, 0, axis)  # a view: writing to it writes to the mask
-            for k in range(1, count):
-                middle = size * k / count
-                first = round(middle - self.gap_px / 2)
-                lines[max(0, first) : first + self.gap_px] = True
-        return gaps
+class _Pixels(NamedTuple):
+    """What is special about each pixel (H, W)."""
 
-    def _behind_beamstop(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        y, x = (np.arange(size) - size // 2 for size in shape)
-        return np.asarray(np.hypot(y[:, None], x[None]) < self.beamstop_px / 2)
+    blind: npt.NDArray[np.bool_]
+    hot: npt.NDArray[np.bool_]
+    shaded: npt.NDArray[np.bool_]
+    any_bad: bool
+
+
+@lru_cache(maxsize=8)
+def _pixels(detector: DetectorModel, shape: tuple[int, int]) -> _Pixels:
+    """Return the special pixels, computed once: a live detector asks at every frame."""
+    lot = np.random.default_rng(detector.seed).random(shape)
+    blind = lot < detector.dead_fraction
+    hot = ~blind & (lot < detector.dead_fraction + detector.hot_fraction)
+    for axis, (size, count) in enumerate(zip(shape, detector.modules, strict=True)):
+        lines = np.swapaxes(blind, 0, axis)  # a view: writing to it writes to the mask
+        for k in range(1, count):
+            first = round(size * k / count - detector.gap_px / 2)
+            lines[max(0, first) : max(0, first + detector.gap_px)] = True
+    y, x = (np.arange(size) - size // 2 for size in shape)
+    shaded = np.asarray(np.hypot(y[:, None], x[None]) < detector.beamstop_px / 2)
+    return _Pixels(blind, hot & ~blind, shaded, bool(blind.any() or hot.any()))

@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
-import scipy.optimize
 
 from ptycho_bluesky.errors import DatasetError, report
 
@@ -25,10 +24,11 @@ def _orders(modes: int) -> list[tuple[int, int]]:
 def _weights(orders: list[tuple[int, int]], coherent_fraction: float) -> npt.NDArray[np.float64]:
     """Return the modes' shares ``q**(order)``, normalised, with `coherent_fraction` for the first."""
     order = np.array([sum(pair) for pair in orders])
-    if len(orders) == 1:
-        return np.ones(1)
-    q = scipy.optimize.brentq(lambda q: (q**order).sum() - 1 / coherent_fraction, 0.0, 1.0)
-    weights = np.asarray(float(q) ** order)
+    equation = np.bincount(order).astype(np.float64)  # sum of q**order = 1 / coherent_fraction, in powers of q
+    equation[0] -= 1 / coherent_fraction
+    roots = np.polynomial.polynomial.polyroots(equation)
+    q = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)].min()  # all coefficients but one: one such root
+    weights = np.asarray(q**order)
     return np.asarray(weights / weights.sum())
 
 

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ptycho_bluesky.errors import DatasetError
 from ptycho_bluesky.optics import DetectorModel
 
 SHAPE = (64, 96)
@@ -80,6 +81,14 @@ def test_any_module_layout_fits_any_frame(h: int, w: int, down: int, across: int
     assert detector.mask((h, w)).shape == (h, w)
     counts = detector.measure(np.full((h, w), 100.0), np.random.default_rng(0))
     np.testing.assert_array_equal(counts == 0, detector.mask((h, w)))
+
+
+@pytest.mark.parametrize("light", [-1.0, float("nan"), 1e30])
+def test_impossible_light_is_refused(light: float) -> None:
+    with pytest.raises(DatasetError, match="expected photons go from"):
+        measured(DetectorModel(), light, 1)
+    with pytest.raises(DatasetError, match=r"shape \(64,\)"):
+        DetectorModel().measure(np.ones(64), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_faults_of_files_are_told(tmp_path: Path) -> None:
 
 
 def test_faults_of_the_description_are_told() -> None:
-    with pytest.raises(DatasetError, match="probe.uri is missing"):
+    with pytest.raises(DatasetError, match=r"probe.uri is missing"):
         probe_from_info(ProbeInfo(kind="file"), None, 32)
     for uri in ("https://example.org/p.npy", "file://elsewhere/p.npy", "p.npy"):
         with pytest.raises(DatasetError, match="allowed is a local file"):

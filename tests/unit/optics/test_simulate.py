@@ -122,7 +122,7 @@ def test_a_guess_takes_the_place_of_the_true_probe() -> None:
 def test_faults_are_told() -> None:
     with pytest.raises(DatasetError, match="photons_per_frame is 0"):
         simulate_dataset(OBJECT, PROBE, scan(FAR), FAR, 0)
-    with pytest.raises(DatasetError, match="leave the object.*make the object larger or the scan smaller"):
+    with pytest.raises(DatasetError, match=r"leave the object.*make the object larger or the scan smaller"):
         simulate_dataset(OBJECT[:60], PROBE, scan(FAR), FAR, 1e4)
     with pytest.raises(DatasetError, match="sums to nan"):
         simulate_dataset(OBJECT, np.nan * PROBE, scan(FAR), FAR, 1e4)

@@ -118,7 +118,7 @@ def test_ranges_of_contrast_are_kept() -> None:
 def test_faults_are_told() -> None:
     with pytest.raises(DatasetError, match=r"random_foam \(2 faults\): bubble_px is 0.*shape is \(8, 64\)"):
         random_foam((8, 64), bubble_px=0)
-    with pytest.raises(DatasetError, match="inner_radius 0.5 must be below outer_radius 0.46"):
+    with pytest.raises(DatasetError, match=r"inner_radius 0.5 must be below outer_radius 0.46"):
         siemens_star((64, 64), inner_radius=0.5)
     with pytest.raises(DatasetError, match="absorption is 1"):
         transmission(np.zeros((4, 4)), 1.0, 1)
