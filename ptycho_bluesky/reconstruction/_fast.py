@@ -1,0 +1,132 @@
+"""The fast engine: frames one by one in random order, rPIE with several modes and an annealed step."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ptycho_bluesky.errors import ReconstructionError
+from ptycho_bluesky.experiment import PtychoDataset
+from ptycho_bluesky.reconstruction._kernels import Backend, Kernels, Steps, kernels_for
+from ptycho_bluesky.reconstruction._problem import Model, Problem, Subpixel, orthogonal_modes, prepare
+from ptycho_bluesky.reconstruction._state import EngineState
+
+__all__ = ["FastEngine", "FastOptions"]
+
+logger = logging.getLogger(__name__)
+
+
+class FastOptions(BaseModel):
+    """Options of the fast engine. The defaults suit most far-field and near-field data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=40, ge=1, le=100_000)
+    """Passes over all frames."""
+
+    modes: int = Field(default=3, ge=1, le=20)
+    """Incoherent probe modes. One suits a coherent beam and a still sample; each costs as much time as the first."""
+
+    step: float = Field(default=0.9, gt=0, le=2)
+    """Step of object and probe in the first epoch, in units of the full projection."""
+
+    step_end: float = Field(default=0.02, gt=0, le=2)
+    """Step of the last epoch; in between it falls geometrically. Too small too early freezes low frequencies."""
+
+    alpha_object: float = Field(default=0.5, ge=0, le=1)
+    """Regularisation of the object's step where the probe is weak: 1 is ePIE, towards 0 weak parts learn faster."""
+
+    alpha_probe: float = Field(default=1.0, ge=0, le=1)
+    """The same for the probe, where the object is dark."""
+
+    probe_start: int = Field(default=1, ge=0)
+    """First epoch that updates the probe."""
+
+    subpixel: int = Field(default=2, ge=1, le=8)
+    """Positions are rounded to 1/subpixel of a pixel in the second half of the epochs; 1 rounds to whole pixels, as
+    the first half does. Far field alone: the near field rounds to whole pixels."""
+
+    seed: int = Field(default=0, ge=0)
+    """Of the order of frames."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None for the setting ``threads``. Results differ a little from number to number."""
+
+    kernels: Backend = "auto"
+    """``auto`` (numba on a CPU, else torch), ``numba`` or ``torch``."""
+
+
+class FastEngine:
+    """Sequential rPIE with mixed states, annealed.
+
+    Maiden, Johnson and Li, Optica 4, 736 (2017); Thibault and Menzel, Nature 494, 68 (2013). Each frame acts at once,
+    which wins the first epochs; the annealed step lets the noise average out in the last ones.
+
+    An epoch that ends with a number that is not finite, or with an error far above the best, is taken back and tried
+    with half the step; after `patience` such epochs in a row the engine gives up.
+
+    Parameters
+    ----------
+    device:
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``...
+    """
+
+    name = "fast"
+    options_type = FastOptions
+    patience = 4
+    rise = 1.3
+    """An epoch whose R-factor is that many times the best one has diverged."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+
+    def run(self, dataset: PtychoDataset, options: BaseModel | None = None) -> Iterator[EngineState]:
+        """Reconstruct; yield a state after each epoch.
+
+        Raises
+        ------
+        DatasetError, ReconstructionError
+            When the dataset cannot be used, the device is not there, or the iteration diverges.
+        """
+        chosen = FastOptions() if options is None else FastOptions.model_validate(options.model_dump())
+        problem = prepare(dataset, chosen.modes)
+        kernels = kernels_for(problem, self.device, chosen.kernels, chosen.threads)
+        yield from self.iterate(problem, kernels, chosen)
+
+    def iterate(self, problem: Problem, kernels: Kernels, options: FastOptions) -> Iterator[EngineState]:
+        """Yield a state after each epoch, on given kernels."""
+        rng, began = np.random.default_rng(options.seed), time.perf_counter()
+        model, best, damping, failures = problem.start, np.inf, 1.0, 0
+        whole = Subpixel.of(problem.corners, 1)
+        fine = Subpixel.of(problem.corners, options.subpixel) if problem.propagator.reciprocal else whole
+        epoch = 0
+        while epoch < options.epochs:
+            subpixel = fine if 2 * epoch >= options.epochs else whole
+            tried, error = kernels.sweep(model, subpixel, self._steps(options, epoch, damping), rng)
+            if not (np.isfinite(error) and tried.is_finite()) or error > self.rise * best:
+                failures, damping = failures + 1, damping / 2
+                if failures > self.patience:
+                    raise ReconstructionError(
+                        f"the reconstruction diverges: R-factor {error:.3g} in epoch {epoch + 1} after a best of "
+                        f"{best:.3g}, and {self.patience} halvings of the step did not help; check positions (unit, "
+                        "order, signs), orientation and probe, or begin with a smaller step"
+                    )
+                message = f"epoch {epoch + 1} diverged (R-factor {error:.3g}); taken back, step halved to {damping:.3g}"
+                logger.warning("%s", message)
+                continue
+            model = Model(tried.object, orthogonal_modes(tried.probe))
+            message = f"step halved {failures} times" if failures else ""
+            best, failures, epoch = min(best, error), 0, epoch + 1
+            seconds = time.perf_counter() - began
+            yield EngineState(epoch, options.epochs, error, seconds, model, problem, kernels, subpixel, message)
+
+    @staticmethod
+    def _steps(options: FastOptions, epoch: int, damping: float) -> Steps:
+        progress = epoch / max(1, options.epochs - 1)
+        step = damping * options.step * (options.step_end / options.step) ** progress
+        probe = step if epoch >= options.probe_start else 0.0
+        return Steps(step, probe, options.alpha_object, options.alpha_probe)

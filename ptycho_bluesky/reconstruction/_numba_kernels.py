@@ -1,0 +1,221 @@
+"""The kernel set for CPUs: fused passes over one frame, which stays in the second-level cache (numba, pocketfft).
+
+Each function works on one frame and its M probe modes; :func:`sweep` strings them together without coming back to
+Python and without the GIL, so that plain threads scale. The transform is pocketfft by way of rocket-fft (BSD), the
+one place to put a faster one is :func:`to_detector` and :func:`to_sample`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from rocket_fft import c2c
+
+__all__ = ["evaluate", "exit_waves", "project", "sweep", "to_detector", "to_sample", "update"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+f32: Any = np.float32
+SAFE_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}  # NaN must stay NaN: the divergence guard looks for it
+jit: Callable[[_F], _F] = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=SAFE_FASTMATH)
+
+
+@jit
+def exit_waves(obj: Any, probe: Any, y: int, x: int, waves: Any) -> None:
+    """Write ``probe[m] * patch`` of the patch at (y, x) to waves (M, H, W)."""
+    for m in range(probe.shape[0]):
+        for i in range(probe.shape[1]):
+            for j in range(probe.shape[2]):
+                waves[m, i, j] = probe[m, i, j] * obj[y + i, x + j]
+
+
+@jit
+def _multiply(waves: Any, transfer: Any, conjugate: bool) -> None:
+    sign = f32(-1) if conjugate else f32(1)
+    for m in range(waves.shape[0]):
+        for i in range(transfer.shape[0]):
+            for j in range(transfer.shape[1]):
+                t = transfer[i, j]
+                waves[m, i, j] *= complex(t.real, sign * t.imag)
+
+
+@jit
+def to_detector(waves: Any, axes: Any, transfer: Any) -> None:
+    """Propagate in place, without the far field's ``1 / n``; an empty transfer (0, 0) means the far field."""
+    c2c(waves, waves, axes, True, f32(1), 1)
+    if transfer.shape[0]:
+        _multiply(waves, transfer, False)
+        c2c(waves, waves, axes, False, f32(1) / f32(transfer.shape[0] * transfer.shape[1]), 1)
+
+
+@jit
+def to_sample(waves: Any, axes: Any, transfer: Any) -> None:
+    """Propagate back in place; the adjoint of :func:`to_detector`, in the near field its inverse."""
+    if transfer.shape[0]:
+        c2c(waves, waves, axes, True, f32(1), 1)
+        _multiply(waves, transfer, True)
+        c2c(waves, waves, axes, False, f32(1) / f32(transfer.shape[0] * transfer.shape[1]), 1)
+    else:
+        c2c(waves, waves, axes, False, f32(1), 1)
+
+
+@jit
+def project(waves: Any, amplitude: Any, scale: Any) -> Any:
+    """Replace the modulus over the modes by the measured one, in place; return ``sum | modulus - amplitude |``.
+
+    A negative amplitude marks a bad pixel: the model's value stays, and counts for no error. `scale` makes the
+    transform unitary; it is applied twice, for the way here and the way back.
+    """
+    error: Any = 0.0
+    for i in range(amplitude.shape[0]):
+        row = f32(0)
+        for j in range(amplitude.shape[1]):
+            power = f32(0)
+            for m in range(waves.shape[0]):
+                v = waves[m, i, j]
+                power += v.real * v.real + v.imag * v.imag
+            modulus = np.sqrt(power) * scale
+            measured = amplitude[i, j]
+            bad = measured < f32(0)
+            row += f32(0) if bad else abs(modulus - measured)
+            ratio = f32(1) if bad else measured / (modulus + f32(1e-6))
+            ratio *= scale * scale
+            for m in range(waves.shape[0]):
+                v = waves[m, i, j]
+                waves[m, i, j] = complex(v.real * ratio, v.imag * ratio)
+        error += row
+    return error
+
+
+@jit
+def update(
+    obj: Any,
+    probe: Any,
+    y: int,
+    x: int,
+    waves: Any,
+    probe_max: Any,
+    alpha_object: Any,
+    alpha_probe: Any,
+    step_object: Any,
+    step_probe: Any,
+) -> Any:
+    """Move object and probe towards the projected waves; return the new ``max sum |probe|**2``.
+
+    rPIE: Maiden, Johnson and Li, Optica 4, 736 (2017), eq. 19; with modes: Thibault and Menzel, Nature 494, 68
+    (2013). The exit wave is computed anew, which is cheaper than to keep it.
+    """
+    largest = f32(0)
+    for i in range(probe.shape[1]):
+        for j in range(probe.shape[2]):
+            o = obj[y + i, x + j]
+            o2 = o.real * o.real + o.imag * o.imag
+            weight = step_probe / max((f32(1) - alpha_probe) * o2 + alpha_probe, o2)
+            p2, new2, real, imag = f32(0), f32(0), f32(0), f32(0)
+            for m in range(probe.shape[0]):
+                p, w = probe[m, i, j], waves[m, i, j]
+                dr = w.real - (p.real * o.real - p.imag * o.imag)
+                di = w.imag - (p.real * o.imag + p.imag * o.real)
+                p2 += p.real * p.real + p.imag * p.imag
+                real += p.real * dr + p.imag * di
+                imag += p.real * di - p.imag * dr
+                qr = p.real + weight * (o.real * dr + o.imag * di)
+                qi = p.imag + weight * (o.real * di - o.imag * dr)
+                probe[m, i, j] = complex(qr, qi)
+                new2 += qr * qr + qi * qi
+            weight = step_object / max((f32(1) - alpha_object) * p2 + alpha_object * probe_max, p2 + f32(1e-30))
+            obj[y + i, x + j] = complex(o.real + real * weight, o.imag + imag * weight)
+            largest = max(largest, new2)
+    return largest
+
+
+@jit
+def _peak(probe: Any) -> Any:
+    largest = f32(0)
+    for i in range(probe.shape[1]):
+        for j in range(probe.shape[2]):
+            power = f32(0)
+            for m in range(probe.shape[0]):
+                v = probe[m, i, j]
+                power += v.real * v.real + v.imag * v.imag
+            largest = max(largest, power)
+    return largest
+
+
+@jit
+def sweep(
+    order: Any,
+    corners: Any,
+    classes: Any,
+    amplitude: Any,
+    obj: Any,
+    probes: Any,
+    waves: Any,
+    axes: Any,
+    transfer: Any,
+    alpha_object: Any,
+    alpha_probe: Any,
+    step_object: Any,
+    step_probe: Any,
+) -> Any:
+    """Visit the frames of `order` one after the other; update obj (Y, X) and probes (classes, M, H, W) in place.
+
+    Returns the summed error, as seen by each frame just before it moved anything.
+    """
+    scale = f32(1) if transfer.shape[0] else f32(1) / f32(amplitude.shape[1])
+    peaks = np.empty(probes.shape[0], np.float32)
+    for c in range(probes.shape[0]):
+        peaks[c] = _peak(probes[c])
+    error = 0.0
+    for t in range(order.shape[0]):
+        k = order[t]
+        y, x, c = corners[k, 0], corners[k, 1], classes[k]
+        exit_waves(obj, probes[c], y, x, waves)
+        to_detector(waves, axes, transfer)
+        error += project(waves, amplitude[k], scale)
+        to_sample(waves, axes, transfer)
+        peaks[c] = update(obj, probes[c], y, x, waves, peaks[c], alpha_object, alpha_probe, step_object, step_probe)
+    return error
+
+
+@jit
+def evaluate(
+    order: Any,
+    corners: Any,
+    classes: Any,
+    amplitude: Any,
+    obj: Any,
+    probes: Any,
+    waves: Any,
+    axes: Any,
+    transfer: Any,
+    factor: Any,
+) -> tuple[float, float, float]:
+    """Return ``sum |factor m - a|``, ``sum m a`` and ``sum m m`` over the good pixels of the frames of `order`."""
+    scale = f32(1) if transfer.shape[0] else f32(1) / f32(amplitude.shape[1])
+    absolute, cross, power = 0.0, 0.0, 0.0
+    for t in range(order.shape[0]):
+        k = order[t]
+        exit_waves(obj, probes[classes[k]], corners[k, 0], corners[k, 1], waves)
+        to_detector(waves, axes, transfer)
+        for i in range(amplitude.shape[1]):
+            row_absolute, row_cross, row_power = f32(0), f32(0), f32(0)
+            for j in range(amplitude.shape[2]):
+                measured = amplitude[k, i, j]
+                if measured < f32(0):
+                    continue
+                modulus = f32(0)
+                for m in range(waves.shape[0]):
+                    v = waves[m, i, j]
+                    modulus += v.real * v.real + v.imag * v.imag
+                modulus = np.sqrt(modulus) * scale
+                row_absolute += abs(factor * modulus - measured)
+                row_cross += modulus * measured
+                row_power += modulus * modulus
+            absolute += row_absolute
+            cross += row_cross
+            power += row_power
+    return absolute, cross, power

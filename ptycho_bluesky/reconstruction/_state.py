@@ -1,0 +1,77 @@
+"""What an engine tells after each epoch, and what an engine is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from ptycho_bluesky.experiment import PtychoDataset
+from ptycho_bluesky.reconstruction._kernels import Kernels
+from ptycho_bluesky.reconstruction._problem import Model, Problem, Subpixel
+
+__all__ = ["Engine", "EngineState"]
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """A reconstruction after `epoch` of `epochs` epochs: complete, and usable as a result.
+
+    Its arrays are never written to again: keep them, or hand them to another thread, without a copy.
+    """
+
+    epoch: int
+    """Epochs done."""
+
+    epochs: int
+    """Epochs asked for."""
+
+    r_factor: float
+    """Seen by the frames of the last epoch just before each was used: an upper bound of the model's own."""
+
+    seconds: float
+    """Since the engine began to iterate."""
+
+    model: Model
+    """Object and probe."""
+
+    problem: Problem
+    """What they belong to: grid, corners, propagator."""
+
+    kernels: Kernels
+    """The implementation at work."""
+
+    subpixel: Subpixel
+    """How the next epoch would round positions."""
+
+    message: str = ""
+    """What a user should know of this epoch, such as a step that was halved; empty as a rule."""
+
+    @property
+    def object(self) -> npt.NDArray[np.complex64]:
+        """(Y, X) on ``problem.grid``."""
+        return self.model.object
+
+    @property
+    def probe(self) -> npt.NDArray[np.complex64]:
+        """(modes, H, W), strongest first."""
+        return self.model.probe
+
+    def current_r_factor(self) -> float:
+        """Compute the R-factor of this very model over all frames, with the best global scale; half an epoch's work."""
+        return self.kernels.r_factor(self.model, self.subpixel)
+
+
+class Engine(Protocol):
+    """A generator of states; stop at any of them, the last one is the result."""
+
+    name: str
+    options_type: type[BaseModel]
+
+    def run(self, dataset: PtychoDataset, options: BaseModel | None = None) -> Iterator[EngineState]:
+        """Reconstruct, one epoch for each state."""
+        ...
