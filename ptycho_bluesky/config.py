@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     tiled_idle_s: float = Field(default=900.0, gt=0)
     """Seconds without a request, and without a process connected to it, after which the embedded server ends."""
 
+    tiled_patience_s: float = Field(default=30.0, gt=0)
+    """Seconds that a finished job waits for Tiled; after that its result stays in its folder until Tiled is back."""
+
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """CPU threads that a reconstruction or a training may use."""
 

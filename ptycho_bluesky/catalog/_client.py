@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["PtychoReconstruction"]
 
 
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)  # JSON has no NaN
+
+
 class PtychoReconstruction(Container):  # type: ignore[misc]
     """A reconstruction in the catalogue, beside its raw run; Tiled makes it for every node of this spec.
 
@@ -92,8 +96,8 @@ class PtychoReconstruction(Container):  # type: ignore[misc]
             origin=(float(origin[0]), float(origin[1])),
             pixel_size_m=metadata["pixel_size_m"],
             errors=np.zeros(0) if errors is None else np.asarray(errors["r_factor"], np.float64),
-            r_factor=float(metadata["r_factor"]),
-            phase_contrast_rad=float(metadata["phase_contrast_rad"]),
+            r_factor=_number(metadata["r_factor"]),
+            phase_contrast_rad=_number(metadata["phase_contrast_rad"]),
             engine=metadata["engine"],
             modality=metadata["modality"],
             parameters=metadata["parameters"],

@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 import httpx
-from tiled.client import from_uri
+from tiled.client.constructors import from_context
+from tiled.client.context import Context
 from tiled.client.utils import ClientError
 from tiled.structures.core import Spec
 
@@ -92,13 +93,17 @@ def connect(timeout: float = START_S, *, idle_s: float | None = None) -> Any:
         secret = settings().tiled_api_key
         uri, key = configured, secret.get_secret_value() if secret else ""
         _answers(uri, time.monotonic() + timeout)
+    context: Context | None = None
     try:
-        client = from_uri(uri, api_key=key or None, trust_env=configured is not None)
+        context, path = Context.from_any_uri(uri, api_key=key or None, trust_env=configured is not None)
+        client = from_context(context, node_path_parts=path)
         child(client, RAW, [RAW_SPEC])
         parent = client
         for name in DERIVED:
             parent = child(parent, name)
-    except (httpx.HTTPError, ValueError, RuntimeError) as error:
+    except (httpx.HTTPError, ValueError, RuntimeError, KeyError) as error:
+        if context is not None:
+            context.close()
         raise CatalogError(
             f"the Tiled server at {uri} answers, but refused: {error}. It must allow reading and writing of "
             f"{RAW!r} and {'/'.join(DERIVED)!r}; give a key that may by PTYCHO_BLUESKY_TILED_API_KEY"

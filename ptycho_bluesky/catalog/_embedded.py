@@ -87,8 +87,9 @@ def _find(folder: Path) -> Server | None:
 
 def _log_tail(folder: Path) -> str:
     path = folder / "server.log"
-    lines = path.read_text(errors="replace").splitlines()[-3:] if path.exists() else []
-    return " | ".join(lines)
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    errors = [line for line in lines if "Error" in line]  # the last lines of a traceback of uvicorn say nothing
+    return " | ".join((errors or lines)[-2:])
 
 
 def _start(folder: Path, idle_s: float) -> subprocess.Popen[bytes]:

@@ -1,0 +1,69 @@
+"""Fixtures that several folders share: a home of their own for settings, and small results made by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")
+
+from ptycho_bluesky.config import settings
+from ptycho_bluesky.experiment import Reconstruction
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of the processes that name `folder`: what a test would leave behind."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "pid", "status"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if str(folder) in line and process.info["pid"] != os.getpid() and process.info["status"] != "zombie":
+            found.append(line)
+    return found
+
+
+@pytest.fixture
+def use_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Path]]:
+    """Call with a folder: settings() then has it as home, until the test ends."""
+
+    def use(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.setenv("PTYCHO_BLUESKY_HOME", str(folder))
+        monkeypatch.delenv("PTYCHO_BLUESKY_TILED_URI", raising=False)
+        settings.cache_clear()
+        return folder
+
+    yield use
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.fixture
+def make_result() -> Callable[..., Reconstruction]:
+    """Return a function that makes a small, valid Reconstruction."""
+
+    def make(seed: int = 0, size: int = 24, **changes: object) -> Reconstruction:
+        rng = np.random.default_rng(seed)
+        coverage = np.zeros((size, size), np.float32)
+        coverage[4:-4, 4:-4] = 1
+        values: dict[str, object] = {
+            "object": np.exp(1j * rng.normal(0, 0.3, (1, size, size))).astype(np.complex64),
+            "probe": rng.normal(size=(2, 8, 8, 2)).astype(np.float32).view(np.complex64)[..., 0],
+            "positions": rng.uniform(0, 1e-6, (10, 2)),
+            "coverage": coverage,
+            "origin": (-1e-7, 2e-7),
+            "pixel_size_m": 1e-8,
+            "errors": np.array([0.5, 0.2, 0.1]),
+            "r_factor": 0.09,
+            "phase_contrast_rad": 1.2,
+            "engine": "by-hand",
+            "parameters": {"epochs": 3},
+            "provenance": {"host": "here"},
+        }
+        return Reconstruction(**{**values, **changes})  # type: ignore[arg-type]
+
+    return make
