@@ -7,7 +7,7 @@ simulated object, its pixel ``[Y // 2, X // 2]``, is at position (0, 0).
 from ptycho_bluesky.optics._cells import cells
 from ptycho_bluesky.optics._circuit import integrated_circuit
 from ptycho_bluesky.optics._detector import DetectorModel
-from ptycho_bluesky.optics._disc import disc_probe, probe_diameter_m
+from ptycho_bluesky.optics._disc import diffused, disc_probe, probe_diameter_m
 from ptycho_bluesky.optics._forward import diffraction, fourier_shift, object_patches
 from ptycho_bluesky.optics._material import power_law_field, transmission
 from ptycho_bluesky.optics._modes import coherent_modes
@@ -28,6 +28,7 @@ __all__ = [
     "cells",
     "coherent_modes",
     "diffraction",
+    "diffused",
     "disc_probe",
     "fourier_shift",
     "integrated_circuit",

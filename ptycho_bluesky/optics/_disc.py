@@ -1,4 +1,4 @@
-"""A disc for a probe, and the diameter of any probe."""
+"""A disc for a probe; a diffuser before, and the diameter of, any probe."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import numpy.typing as npt
 import scipy.fft
 
 from ptycho_bluesky.errors import DatasetError, report
+from ptycho_bluesky.optics._material import power_law_field
 from ptycho_bluesky.optics._probes import normalised, positive
 
-__all__ = ["disc_probe", "probe_diameter_m"]
+__all__ = ["diffused", "disc_probe", "probe_diameter_m"]
 
 ComplexArray = npt.NDArray[np.complex64]
 
@@ -70,6 +71,29 @@ def disc_probe(
     f = scipy.fft.fftfreq(frame_size, pixel_size_m)
     chirp = np.exp(-1j * np.pi * wavelength_m * defocus_m * f**2)
     return normalised(scipy.fft.ifft2(scipy.fft.fft2(disc) * chirp[:, None] * chirp[None]))
+
+
+def diffused(probe: ComplexArray, *, phase_rad: float = 2.0, grain_px: float = 8.0, seed: int = 0) -> ComplexArray:
+    """Return `probe` behind a thin random phase screen on the sample, such as a sheet of paper.
+
+    A smooth wave does not carry the low frequencies of a sample's phase into a near-field frame; a diffuser does
+    (Stockmar et al., Scientific Reports 3, 1927 (2013)).
+
+    Parameters
+    ----------
+    probe:
+        (M, H, W) or (H, W); all modes see the same screen.
+    phase_rad:
+        Standard deviation of the phase, radians.
+    grain_px:
+        Size of the largest grains, pixels; above 0.
+    seed:
+        Of the screen.
+    """
+    positive("diffuser", grain_px=grain_px)
+    rng = np.random.default_rng(seed)
+    screen = power_law_field((probe.shape[-2], probe.shape[-1]), rng, 2.5, grain_px)
+    return np.asarray(probe * np.exp(1j * phase_rad * screen), dtype=np.complex64)
 
 
 def probe_diameter_m(probe: ComplexArray, pixel_size_m: float, fraction: float = 0.9) -> float:

@@ -25,7 +25,7 @@ def siemens_star(
     outer_radius: float = 0.46,
     rings: int = 4,
     gap: float = 0.018,
-    roughness_px: float = 0.3,
+    roughness_px: float = 0.25,
     phase_rad: float = 0.8,
     absorption: float = 0.1,
     seed: int = 0,
@@ -63,7 +63,7 @@ def siemens_star(
     for k, (low, high) in enumerate(itertools.pairwise(radii)):
         low = low if k == 0 else low + gap * side
         inside = np.maximum(inside, np.minimum(np.minimum(r - low, high - r), spoke))
-    rough = roughness_px * power_law_field(shape, rng, 1.0, 16.0)
+    rough = roughness_px * power_law_field(shape, rng, 2.0, 12.0)
     return transmission(cover(inside + rough), phase_rad, absorption)
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho_bluesky.errors import DatasetError
-from ptycho_bluesky.optics import NearField, disc_probe, kb_probe, probe_diameter_m, zone_plate_probe
+from ptycho_bluesky.optics import NearField, diffused, disc_probe, kb_probe, probe_diameter_m, zone_plate_probe
 
 WAVELENGTH_M = 1.24e-10
 ZONE_PLATE = {"diameter_m": 180e-6, "outermost_zone_m": 50e-9}
@@ -142,3 +142,15 @@ def test_lengths_out_of_range_are_refused() -> None:
         probe_diameter_m(disc_probe(64, 1.0, diameter_m=30), 1.0, fraction=1)
     with pytest.raises(DatasetError, match="sums to 0"):
         probe_diameter_m(np.zeros((64, 64), np.complex64), 1.0)
+
+
+def test_a_diffuser_changes_the_phase_only() -> None:
+    probe = disc_probe(64, 1.0, diameter_m=40)
+    screened = diffused(np.stack([probe, 2 * probe]), phase_rad=0.5, seed=3)
+    assert screened.dtype == np.complex64
+    np.testing.assert_allclose(np.abs(screened), np.abs([probe, 2 * probe]), atol=1e-6)
+    np.testing.assert_allclose(screened[1], 2 * screened[0], atol=1e-6)
+    assert np.angle(screened[0])[np.abs(probe) > 0].std() == pytest.approx(0.5, rel=0.15)
+    assert (diffused(probe, seed=3) != diffused(probe, seed=4)).any()
+    with pytest.raises(DatasetError, match="grain_px is 0"):
+        diffused(probe, grain_px=0)
