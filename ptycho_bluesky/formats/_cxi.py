@@ -1,4 +1,8 @@
-"""CXI 1.6: the HDF5 layout of the Coherent X-ray Imaging data bank (Maia, Nature Methods 9, 854 (2012))."""
+"""CXI 1.6, the HDF5 layout of the Coherent X-ray Imaging data bank (Maia, Nature Methods 9, 854 (2012)).
+
+NXcxi_ptycho, its NeXus relative, differs where it matters here in one point: ``source_1/energy`` is the storage
+ring's, and the photons' stands in ``beam_1/energy``. Values are SI unless an attribute ``units`` says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ from ptycho_bluesky.formats._measured import Measured
 __all__ = ["read_cxi"]
 
 JOULE_PER_KEV = 1.602176634e-16
+UNITS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "micron": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
+UNITS |= {"j": 1.0, "ev": JOULE_PER_KEV / 1e3, "kev": JOULE_PER_KEV}
 FRAMES = ("entry_1/data_1/data", "entry_1/instrument_1/detector_1/data")
 TRANSLATION = (
     "entry_1/data_1/translation",
@@ -25,12 +31,13 @@ TRANSLATION = (
 )
 DETECTOR = "entry_1/instrument_1/detector_1/"
 SOURCE = "entry_1/instrument_1/source_1/"
+BEAM = "entry_1/instrument_1/beam_1/"
 
 
 def read_cxi(path: Path, file: h5py.File) -> Measured:
     """Read frames, sample translations, geometry and mask of ``entry_1``."""
     frames_key = _first(path, file, FRAMES, "frames")
-    translation = np.asarray(file[_first(path, file, TRANSLATION, "sample translations")][()], dtype=np.float64)
+    translation = _si(path, file, _first(path, file, TRANSLATION, "sample translations"))
     if translation.ndim != 2 or translation.shape[1] not in (2, 3):
         raise FormatError(f"{path}: translation has shape {translation.shape}; allowed is (N, 3): x, y, z in metres")
     basis, pixel = _basis(path, file)
@@ -72,25 +79,36 @@ def _first(path: Path, file: h5py.File, keys: tuple[str, ...], what: str) -> str
     )
 
 
+def _si(path: Path, file: h5py.File, key: str) -> npt.NDArray[np.float64]:
+    """Return the values of a dataset in metres or joules."""
+    unit = file[key].attrs.get("units", "")
+    unit = (unit.decode() if isinstance(unit, bytes) else str(unit)).strip()
+    if unit and unit.lower() not in UNITS:
+        raise FormatError(f"{path}: {key} has units {unit!r}; allowed are {', '.join(UNITS)}, or none for SI")
+    return np.asarray(file[key][()], dtype=np.float64) * UNITS.get(unit.lower(), 1.0)
+
+
 def _number(path: Path, file: h5py.File, key: str) -> float | None:
     if key not in file:
         return None
-    value = np.asarray(file[key][()], dtype=np.float64)
+    value = _si(path, file, key)
     if not value.size or not np.isfinite(value).all() or np.ptp(value) > 1e-6 * abs(float(value.flat[0])):
         raise FormatError(f"{path}: {key} is {value.tolist()!r:.60}; allowed is one finite number for all frames")
     return abs(float(value.flat[0]))
 
 
 def _energy_kev(path: Path, file: h5py.File) -> float | None:
-    wavelength, energy = _number(path, file, SOURCE + "wavelength"), _number(path, file, SOURCE + "energy")
+    wavelength = _number(path, file, SOURCE + "wavelength") or _number(path, file, BEAM + "incident_wavelength")
     if wavelength:
         return HC_KEV_M / wavelength
+    key = BEAM + "energy" if BEAM + "energy" in file else SOURCE + "energy"
+    energy = _number(path, file, key)
     if energy is None:
         return None
-    if energy > 1000 * JOULE_PER_KEV:
+    if not 1e-3 * JOULE_PER_KEV < energy < 1000 * JOULE_PER_KEV:
         raise FormatError(
-            f"{path}: {SOURCE}energy is {energy:g}; CXI wants joules (10 keV = 1.602e-15 J): mend the file, "
-            "or store source_1/wavelength in metres"
+            f"{path}: {key} is {energy:g} J = {energy / JOULE_PER_KEV:g} keV, which are no X-rays; CXI wants joules "
+            "(10 keV = 1.602e-15 J): mend the value, or its attribute units"
         )
     return energy / JOULE_PER_KEV
 

@@ -72,7 +72,8 @@ class Hdf5Frames:
             raise FormatError(f"{self.path}: {key} has shape {stored.shape}; frames must be (N, H, W)")
         self._view = view or FrameView((int(stored.shape[1]), int(stored.shape[2])))
         self._count = int(stored.shape[0]) if count is None else min(count, int(stored.shape[0]))
-        self._dtype: np.dtype[Any] = np.dtype(stored.dtype)
+        # In the machine's byte order: torch and numba take no other, and older detectors write big-endian.
+        self._dtype: np.dtype[Any] = np.dtype(stored.dtype).newbyteorder("=")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,7 +82,7 @@ class Hdf5Frames:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of one pixel, as stored."""
+        """Of one pixel, as stored but for the byte order, which is the machine's."""
         return self._dtype
 
     def __len__(self) -> int:
@@ -100,7 +101,7 @@ class Hdf5Frames:
             return np.empty((0, *self._view.shape), self._dtype)
         ascending = chosen if chosen.step > 0 else chosen[::-1]
         try:
-            frames = np.asarray(self._dataset()[ascending.start : ascending.stop : ascending.step])
+            frames = np.asarray(self._dataset()[ascending.start : ascending.stop : ascending.step], self._dtype)
         except OSError as error:
             raise FormatError(
                 f"{self.path}: frames {ascending[0]} to {ascending[-1]} of {self.key} cannot be read ({error}); "

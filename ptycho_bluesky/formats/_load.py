@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 KNOWN_FORMATS = (
     "plain NPZ (frames, positions, positions_unit)",
     "tike's NPZ (data, scan, probe)",
-    "CXI 1.6 (HDF5)",
+    "CXI 1.6 and NXcxi_ptycho (HDF5)",
     "either NPZ packed with bzip2 or gzip",
 )
 """What :func:`load_dataset` reads, in words."""
@@ -47,7 +47,8 @@ def load_dataset(
 ) -> PtychoDataset:
     """Read a measurement from a file, in the house's conventions.
 
-    The format is told from the content: plain NPZ, tike's NPZ (both also packed with bzip2 or gzip), CXI 1.6. Frames
+    The format is told from the content: plain NPZ, tike's NPZ (both also packed with bzip2 or gzip), CXI 1.6,
+    NXcxi_ptycho. Frames
     of an HDF5 file stay in it and are read slice by slice; those of an NPZ file are in memory.
 
     Parameters

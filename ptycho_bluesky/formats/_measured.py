@@ -101,7 +101,7 @@ def assemble(path: Path, found: Measured, options: LoadOptions) -> PtychoDataset
         frames.close()
         kept: Any = Hdf5Frames(frames.path, frames.key, view, keep)
     else:
-        kept = np.ascontiguousarray(view.apply(frames[:keep]))
+        kept = np.ascontiguousarray(view.apply(frames[:keep]), dtype=frames.dtype.newbyteorder("="))
 
     side, full = view.shape[0], view.oriented[0]
     scale = full / side if modality == "far-field" else 1.0  # a smaller detector sees larger object pixels

@@ -249,7 +249,7 @@ def test_tike_shapes(npz: Write, changes: dict[str, Any], parts: tuple[str, ...]
         ({DETECTOR + "mask": np.zeros((8, 8), np.uint32)}, DatasetError, ("mask has shape (8, 8)",)),
         ({DETECTOR + "basis_vectors": np.zeros((3, 2))}, FormatError, ("basis_vectors", "length above 0")),
         ({DETECTOR + "x_pixel_size": 172e-6}, FormatError, ("square pixels",)),
-        ({SOURCE + "wavelength": None, SOURCE + "energy": 10_000.0}, FormatError, ("joules", "1.602e-15")),
+        ({SOURCE + "wavelength": None, SOURCE + "energy": 10_000.0}, FormatError, ("joules", "1.602e-15", "no X-rays")),
         ({SOURCE + "wavelength": None}, DatasetError, ("metres", "give energy_kev")),
         ({SOURCE + "wavelength": np.nan}, FormatError, ("one finite number",)),
         ({DETECTOR + "distance": np.array([1.0, 2.0])}, FormatError, ("one finite number",)),
