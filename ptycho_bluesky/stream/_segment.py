@@ -91,7 +91,8 @@ class Segment:
 
     def __init__(self, name: str, path: Path, fd: int) -> None:
         self.name, self.path, self._fd = name, path, fd
-        self._map = mmap.mmap(fd, os.fstat(fd).st_size)
+        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # page faults now, not one frame at a time
+        self._map = mmap.mmap(fd, os.fstat(fd).st_size, flags)
         self.buffer = memoryview(self._map)
 
     @classmethod
@@ -120,7 +121,7 @@ class Segment:
             except OSError as error:
                 path.unlink(missing_ok=True)
                 os.close(fd)
-                if error.errno != errno.ENOSPC:
+                if error.errno not in (errno.ENOSPC, errno.EFBIG):
                     raise
                 refused.append(f"{folder}: no room")
         raise InferenceError(
