@@ -74,6 +74,7 @@ class Hdf5Frames:
         self._count = int(stored.shape[0]) if count is None else min(count, int(stored.shape[0]))
         # In the machine's byte order: torch and numba take no other, and older detectors write big-endian.
         self._dtype: np.dtype[Any] = np.dtype(stored.dtype).newbyteorder("=")
+        self.close()  # an open file is locked: whoever still writes it must not be kept out before frames are read
 
     @property
     def shape(self) -> tuple[int, ...]:

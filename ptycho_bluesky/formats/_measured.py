@@ -75,7 +75,7 @@ class Measured:
 def assemble(path: Path, found: Measured, options: LoadOptions) -> PtychoDataset:
     """Return the validated dataset: options over the file's values, orientation, signs, crop and units applied."""
     frames = found.frames
-    if frames.ndim != 3 if isinstance(frames, np.ndarray) else False:
+    if len(frames.shape) != 3:
         raise DatasetError(f"{path}: frames have shape {frames.shape}; allowed is (N, H, W)")
     if np.dtype(frames.dtype).kind not in "uif":
         raise FormatError(f"{path}: frames are {frames.dtype}; allowed are counts, integer or floating point")
@@ -98,12 +98,18 @@ def assemble(path: Path, found: Measured, options: LoadOptions) -> PtychoDataset
         geometry = geometry.model_copy(update={"beam_center_px": middle})
     keep = count if options.max_frames is None else min(options.max_frames, count)
     if isinstance(frames, Hdf5Frames):
-        frames.close()
         kept: Any = Hdf5Frames(frames.path, frames.key, view, keep)
     else:
         kept = np.ascontiguousarray(view.apply(frames[:keep]), dtype=frames.dtype.newbyteorder("="))
 
     side, full = view.shape[0], view.oriented[0]
+    in_pixels = found.positions_unit == "px" or found.pixel_size_m is not None
+    if view.window is not None and modality == "far-field" and full != view.oriented[1] and in_pixels:
+        raise DatasetError(
+            f"{path}: frames are {stored[0]} x {stored[1]} pixels, so an object pixel is not the same along rows and "
+            "columns, and positions in pixels or pixel_size_m say nothing once they are cropped; give positions in "
+            "metres with energy_kev, distance_m and detector_pixel_m"
+        )
     scale = full / side if modality == "far-field" else 1.0  # a smaller detector sees larger object pixels
     positions, pixel = found.positions, _pixel(path, found, geometry, side, scale)
     if found.positions_unit == "px":

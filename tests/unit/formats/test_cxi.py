@@ -49,6 +49,13 @@ class TestCxi:
         np.testing.assert_allclose(load_dataset(path).positions, expected)
         np.testing.assert_allclose(load_dataset(path, axis_signs=(-1, 1)).positions, expected * [-1, 1])
 
+    def test_loading_alone_keeps_no_writer_out(self, cxi: Write) -> None:
+        path = cxi()
+        loaded = load_dataset(path)
+        with h5py.File(path, "r+") as file:
+            file["added"] = 1
+        assert loaded.frames[0:2].shape == (2, 16, 16)
+
     def test_energy_in_joules(self, cxi: Write) -> None:
         loaded = load_dataset(cxi(**{SOURCE + "wavelength": None, SOURCE + "energy": 10 * 1.602176634e-16}))
         assert loaded.geometry is not None

@@ -162,7 +162,8 @@ class TestCrop:
     def test_the_beam_comes_to_the_middle(self, npz: Write, orientation: Orientation) -> None:
         frames = np.zeros((6, 20, 24), np.uint16)
         frames[:, 9, 13] = 1
-        loaded = load_dataset(npz(frames=frames), beam_center_px=(9.0, 13.0), orientation=orientation)
+        path = npz(frames=frames, positions=np.zeros((6, 2)), positions_unit="m", **GEOMETRY)
+        loaded = load_dataset(path, beam_center_px=(9.0, 13.0), orientation=orientation)
         size = loaded.frame_shape[0]
         assert size >= 18
         assert np.asarray(loaded.frames)[0, size // 2, size // 2] == 1

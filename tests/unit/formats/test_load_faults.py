@@ -217,6 +217,10 @@ def test_wrong_options_are_refused(npz: Write, options: dict[str, Any], part: st
     fails(npz(), DatasetError, part, **options)
 
 
+def test_pixels_of_frames_that_are_not_square_are_refused(npz: Write) -> None:
+    fails(npz(frames=np.ones((6, 16, 20))), DatasetError, "16 x 20", "positions in metres", crop=16)
+
+
 @pytest.mark.parametrize("options", [{"beam_center_px": (8.0, 8.0)}, {"modality": "near-field"}])
 def test_the_corner_goes_with_a_plain_far_field_only(npz: Write, options: dict[str, Any]) -> None:
     path = npz(zero_frequency="corner", energy_kev=9.0, distance_m=2.0, detector_pixel_m=75e-6)
