@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
+from pydantic import ValidationError
 from scipy.spatial import cKDTree
 
 from ptycho_bluesky.errors import DatasetError, FormatError, report
@@ -38,10 +40,10 @@ def load_dataset(
     detector_pixel_m: float | None = None,
     focus_to_sample_m: float | None = None,
     modality: Modality | None = None,
-    orientation: Orientation | None = None,
-    axis_signs: tuple[int, int] | None = None,
+    orientation: Orientation | Mapping[str, bool] | None = None,
+    axis_signs: Sequence[int] | None = None,
     swap_axes: bool = False,
-    beam_center_px: tuple[float, float] | None = None,
+    beam_center_px: Sequence[float] | None = None,
     crop: int | None = None,
     max_frames: int | None = None,
 ) -> PtychoDataset:
@@ -64,7 +66,7 @@ def load_dataset(
         ``"far-field"`` or ``"near-field"``. None: near field where `focus_to_sample_m` is given or the file says so,
         else far field. CXI does not tell; a log warning is given where far-field patches would hardly overlap.
     orientation:
-        How the detector is mounted; applied to frames and mask. None takes frames as stored.
+        How the detector is mounted, or its fields in a dict; applied to frames and mask. None takes frames as stored.
     axis_signs:
         Two of 1 and -1, for rows and columns: multiply the positions as read. For CXI these are the file's sample
         translations projected on the detector's axes, negated: ``(+y, +x)`` where rows run along -y, columns along -x.
@@ -91,20 +93,20 @@ def load_dataset(
     DatasetError
         When its content, with the options, makes no dataset; the text names every fault.
     """
+    path = Path(path).expanduser()
     options = LoadOptions(
         energy_kev=energy_kev,
         distance_m=distance_m,
         detector_pixel_m=detector_pixel_m,
         focus_to_sample_m=focus_to_sample_m,
         modality=modality,
-        orientation=orientation,
+        orientation=_orientation(path, orientation),
         axis_signs=axis_signs,
         swap_axes=swap_axes,
         beam_center_px=beam_center_px,
         crop=crop,
         max_frames=max_frames,
     )
-    path = Path(path).expanduser()
     if faults := options.faults():
         raise DatasetError(report(f"options for {path}", faults))
     check_readable(path, "a measurement")
@@ -128,6 +130,14 @@ def save_dataset(path: str | Path, dataset: PtychoDataset) -> None:
         When the file cannot be written: no such folder, no permission, disk full.
     """
     write_npz(Path(path).expanduser(), dataset.validate())
+
+
+def _orientation(path: Path, given: Orientation | Mapping[str, bool] | None) -> Orientation:
+    try:
+        return Orientation.model_validate(given or {})
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
+        raise DatasetError(report(f"orientation for {path}", faults)) from None
 
 
 def _read(path: Path) -> Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +28,10 @@ class LoadOptions:
     detector_pixel_m: float | None = None
     focus_to_sample_m: float | None = None
     modality: Modality | None = None
-    orientation: Orientation | None = None
-    axis_signs: tuple[int, int] | None = None
+    orientation: Orientation = field(default_factory=Orientation)
+    axis_signs: Sequence[int] | None = None
     swap_axes: bool = False
-    beam_center_px: tuple[float, float] | None = None
+    beam_center_px: Sequence[float] | None = None
     crop: int | None = None
     max_frames: int | None = None
 
@@ -39,6 +40,8 @@ class LoadOptions:
         faults = []
         if self.axis_signs is not None and (len(self.axis_signs) != 2 or not set(self.axis_signs) <= {-1, 1}):
             faults.append(f"axis_signs is {self.axis_signs}; allowed are two of 1 and -1, e.g. (1, -1)")
+        if self.beam_center_px is not None and len(self.beam_center_px) != 2:
+            faults.append(f"beam_center_px is {self.beam_center_px}; allowed are two numbers: row, column")
         if self.crop is not None and self.crop < 8:
             faults.append(f"crop is {self.crop}; allowed is the side of a square in pixels, 8 or more")
         if self.max_frames is not None and self.max_frames < 1:
@@ -90,7 +93,7 @@ def assemble(path: Path, found: Measured, options: LoadOptions) -> PtychoDataset
             f"{path}: its frames have the zero frequency in the corner, as far-field frames can; the near field and "
             "beam_center_px do not go with that: leave them out, or mend zero_frequency in the file"
         )
-    view = FrameView(stored, options.orientation or Orientation(), found.zero_frequency == "corner")
+    view = FrameView(stored, options.orientation, found.zero_frequency == "corner")
     view = replace(view, window=_window(path, view, options))
     if geometry is not None:
         middle = geometry.beam_center_px
@@ -176,9 +179,9 @@ def _geometry(path: Path, found: Measured, options: LoadOptions) -> tuple[Geomet
                 f"{path}: {', '.join(asked)} given but {', '.join(missing)} is missing; give all or none"
             )
         return None, modality
-    center = options.beam_center_px or found.beam_center_px
+    given["beam_center_px"] = options.beam_center_px if options.beam_center_px is not None else found.beam_center_px
     try:
-        geometry = Geometry(**given, modality=modality, focus_to_sample_m=focus, beam_center_px=center)
+        geometry = Geometry(**given, modality=modality, focus_to_sample_m=focus)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
         raise DatasetError(report(f"geometry of {path}", faults)) from None
@@ -211,7 +214,7 @@ def _window(path: Path, view: FrameView, options: LoadOptions) -> tuple[int, int
     middle = (height // 2, width // 2)
     center = middle
     if options.beam_center_px is not None:
-        row, column = view.place(options.beam_center_px)
+        row, column = view.place((options.beam_center_px[0], options.beam_center_px[1]))
         center = (round(row), round(column))
     room = 2 * min(center[0], center[1], height - center[0], width - center[1])
     side = options.crop or room

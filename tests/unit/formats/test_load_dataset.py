@@ -3,6 +3,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import itertools
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -115,6 +116,14 @@ class TestNpz:
         plain = load_dataset(npz()).positions
         turned = load_dataset(npz(), swap_axes=True, axis_signs=(1, -1)).positions
         np.testing.assert_array_equal(turned, plain[:, ::-1] * [1, -1])
+
+    def test_options_may_come_from_json(self, npz: Write) -> None:
+        options = {"orientation": {"flip_rows": True}, "axis_signs": [1, -1], "beam_center_px": [7, 8], "crop": 14}
+        a = load_dataset(npz(), **json.loads(json.dumps(options)))
+        b = load_dataset(
+            npz(), orientation=Orientation(flip_rows=True), axis_signs=(1, -1), beam_center_px=(7.0, 8.0), crop=14
+        )
+        assert_equal(a, b)
 
     def test_first_frames_only(self, npz: Write) -> None:
         loaded = load_dataset(npz(timestamps=np.arange(6.0)), max_frames=4)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import bz2
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,9 @@ def test_two_pixel_sizes_that_disagree_are_refused(npz: Write) -> None:
     ("options", "part"),
     [
         ({"axis_signs": (1, 0)}, "axis_signs is (1, 0)"),
+        ({"axis_signs": [1]}, "axis_signs is [1]"),
+        ({"beam_center_px": [1.0]}, "beam_center_px is [1.0]"),
+        ({"orientation": {"rotate": 1}}, "rotate: Extra inputs"),
         ({"crop": 4}, "crop is 4"),
         ({"max_frames": 0}, "max_frames is 0"),
         ({"modality": "far"}, "'far-field' and 'near-field'"),
@@ -300,3 +305,14 @@ def test_a_damaged_chunk_is_told(tmp_path: Path) -> None:
         assert frames[0:2].shape == (2, 16, 16)
         with pytest.raises(FormatError, match="frames 2 to 3 of data cannot be read"):
             frames[2:4]
+
+
+def test_a_file_that_is_being_written_is_told(cxi: Write) -> None:
+    path = cxi()
+    code = f"import h5py, sys; f = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"open\n"
+        fails(path, FormatError, "another process is writing", "wait until the scan has ended")
+        writer.communicate(timeout=30)
+    assert len(load_dataset(path)) == 8
