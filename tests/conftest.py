@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -12,6 +13,7 @@ import pytest
 
 os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")
 
+from ptycho_bluesky.catalog import connect, stop_server
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.experiment import Reconstruction
 
@@ -67,3 +69,30 @@ def make_result() -> Callable[..., Reconstruction]:
         return Reconstruction(**{**values, **changes})  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def catalog_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One home with one embedded server for all tests: starting one takes 5 s."""
+    home = tmp_path_factory.mktemp("catalog-home")
+    before = os.environ.get("PTYCHO_BLUESKY_HOME")
+    os.environ["PTYCHO_BLUESKY_HOME"] = str(home)
+    settings.cache_clear()
+    client = connect()
+    client.context.close()
+    yield home
+    os.environ["PTYCHO_BLUESKY_HOME"] = str(home)
+    settings.cache_clear()
+    stop_server()
+    del os.environ["PTYCHO_BLUESKY_HOME"]
+    if before is not None:
+        os.environ["PTYCHO_BLUESKY_HOME"] = before
+    settings.cache_clear()
+
+
+@pytest.fixture
+def client(catalog_home: Path, use_home: Callable[[Path], Path]) -> Iterator[Any]:
+    use_home(catalog_home)
+    client = connect()
+    yield client
+    client.context.close()

@@ -1,44 +1,13 @@
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from event_model import compose_run
 
-from ptycho_bluesky.catalog import connect, stop_server
-from ptycho_bluesky.config import settings
 from ptycho_bluesky.experiment import Geometry, PtychographyMetadata
-
-
-@pytest.fixture(scope="session")
-def catalog_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One home with one embedded server for all tests of this folder: starting one takes 5 s."""
-    home = tmp_path_factory.mktemp("catalog-home")
-    before = os.environ.get("PTYCHO_BLUESKY_HOME")
-    os.environ["PTYCHO_BLUESKY_HOME"] = str(home)
-    settings.cache_clear()
-    client = connect()
-    client.context.close()
-    yield home
-    os.environ["PTYCHO_BLUESKY_HOME"] = str(home)
-    settings.cache_clear()
-    stop_server()
-    del os.environ["PTYCHO_BLUESKY_HOME"]
-    if before is not None:
-        os.environ["PTYCHO_BLUESKY_HOME"] = before
-    settings.cache_clear()
-
-
-@pytest.fixture
-def client(catalog_home: Path, use_home: Callable[[Path], Path]) -> Iterator[Any]:
-    use_home(catalog_home)
-    client = connect()
-    yield client
-    client.context.close()
 
 
 def documents(
@@ -73,7 +42,9 @@ def documents(
     for i, image in enumerate(images):
         data = {"stage_y": float(i), "stage_x": 2.0 * i, "detector_image": image}
         stamps = dict.fromkeys(data, 1000.0 + i)
-        found.append(("event", dict(descriptor.compose_event(data=data, timestamps=stamps, time=1000.0 + i, validate=False))))
+        found.append(
+            ("event", dict(descriptor.compose_event(data=data, timestamps=stamps, time=1000.0 + i, validate=False)))
+        )
     if exit_status is not None:
         found.append(("stop", run.compose_stop(exit_status=exit_status)))
     return found

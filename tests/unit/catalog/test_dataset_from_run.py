@@ -92,7 +92,9 @@ def test_frames_are_cut_square_around_the_beam(make_documents: Documents, block:
     assert dataset.pixel_size_m == geometry.pixel_size_m(18)
     outside = geometry.model_copy(update={"beam_center_px": (1.0, 14.0)})
     with pytest.raises(DatasetError, match="beam_center_px"):
-        dataset_from_run(Run(make_documents(3, metadata=block.model_copy(update={"geometry": outside}), frames=delivered)))
+        dataset_from_run(
+            Run(make_documents(3, metadata=block.model_copy(update={"geometry": outside}), frames=delivered))
+        )
 
 
 def test_mask_saturation_and_probe(make_documents: Documents, block: PtychographyMetadata, tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ def measured(client: Any, documents: list[tuple[str, dict[str, Any]]]) -> str:
 def test_all_of_a_result_comes_back(
     client: Any, make_result: Make, make_documents: Callable[..., Any], block: Any
 ) -> None:
-    raw_uid = measured(client, make_documents(3, 16, metadata=block.model_copy(update={"campaign": {"view": 4}}), scan_id=5))
+    raw_uid = measured(
+        client, make_documents(3, 16, metadata=block.model_copy(update={"campaign": {"view": 4}}), scan_id=5)
+    )
     result, job_id = make_result(), str(uuid.uuid4())
     register_reconstruction(client, result, job_id=job_id, raw_uid=raw_uid)
     (node,) = find_reconstructions(client, raw_uid)

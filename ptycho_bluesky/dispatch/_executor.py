@@ -1,0 +1,175 @@
+"""Where jobs run: the protocol, and this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Protocol
+
+from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._folder import FINAL, JobFolder, JobStatus
+from ptycho_bluesky.dispatch._ledger import Ledger
+from ptycho_bluesky.dispatch._spec import JobSpec
+from ptycho_bluesky.errors import DispatchError
+
+__all__ = ["Executor", "LocalExecutor"]
+
+KILL_S = 5.0
+"""Longest time that the system may take to end a killed process."""
+
+
+class Executor(Protocol):
+    """Runs jobs somewhere. The runner and the job's folder are the same under each."""
+
+    def submit(self, spec: JobSpec) -> str:
+        """Enter a job and start its runner, or find the job that it is already; return its id."""
+        ...
+
+    def poll(self, job_id: str) -> JobStatus:
+        """Return the job's status now."""
+        ...
+
+    def cancel(self, job_id: str, grace_s: float = 10.0) -> JobStatus:
+        """End a job, by asking first."""
+        ...
+
+    def reattach(self, job_id: str) -> JobStatus:
+        """Take up a job of an earlier process; start its runner where that was left undone."""
+        ...
+
+
+class LocalExecutor:
+    """Jobs on this machine, each a detached process that survives the console.
+
+    Parameters
+    ----------
+    slots:
+        Jobs that may run at once on a device; the others wait in their own runners, which take turns by file locks.
+    ledger:
+        None for the ledger of ``settings().home``.
+    """
+
+    def __init__(self, slots: int = 1, ledger: Ledger | None = None) -> None:
+        if slots < 1:
+            raise DispatchError(f"slots is {slots}; at least 1 job must be allowed to run at once")
+        self.slots = slots
+        self.ledger = ledger or Ledger()
+
+    def submit(self, spec: JobSpec) -> str:
+        """Enter a job and start its runner; an equal spec of the same run is the same job and is not run again.
+
+        A job that ended as failed, lost or cancelled is not started again by this: see :meth:`retry`.
+
+        Raises
+        ------
+        DispatchError
+            When the folder cannot be written, or the runner cannot be started.
+        """
+        try:
+            job, new = self.ledger.create(spec)
+            if new:
+                self._launch(job)
+            elif job.status().state == "queued" and not job.runner_file.exists():
+                self.reattach(job.job_id)
+        except OSError as error:
+            raise DispatchError(
+                f"job {spec.job_id} could not be entered in {self.ledger.folder}: {error}; free space there, or set "
+                "PTYCHO_BLUESKY_HOME to a folder that can be written"
+            ) from error
+        return job.job_id
+
+    def _launch(self, job: JobFolder) -> None:
+        command = [sys.executable, "-m", "ptycho_bluesky.dispatch.runner", str(job.path), str(self.slots)]
+        environment = {**os.environ, "PTYCHO_BLUESKY_HOME": str(settings().home)}
+        with job.log_file.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=job.path,
+                env=environment,
+                start_new_session=True,  # its own process group: it survives the console, and can be ended as a whole
+            )
+        job.launched(process.pid)
+        threading.Thread(target=process.wait, name="runner-reaper", daemon=True).start()  # no zombie when it ends
+
+    def poll(self, job_id: str) -> JobStatus:
+        """Return the job's status now; a job whose runner has died without a word is ``lost``."""
+        return self.ledger.status(job_id)
+
+    def reattach(self, job_id: str) -> JobStatus:
+        """Return the status of a job of an earlier process; its runner is started where that was left undone."""
+        job = self.ledger.job(job_id)
+        if job.status().state == "queued" and not job.runner_file.exists():
+            self._launch(job)
+        return self.ledger.status(job.job_id)
+
+    def stop(self, job_id: str) -> JobStatus:
+        """Ask a running job to end now and keep what it has; it becomes ``done``. A waiting one is cancelled."""
+        job = self.ledger.job(job_id)
+        status = self.ledger.status(job.job_id)
+        if status.state == "queued":
+            return self.cancel(job.job_id)
+        if status.state == "running":
+            job.stop_file.touch()
+        return status
+
+    def cancel(self, job_id: str, grace_s: float = 10.0) -> JobStatus:
+        """End a job and drop what it has: asked first, then, after `grace_s` seconds, its process group is killed.
+
+        Returns
+        -------
+        JobStatus
+            ``cancelled``, or the state in which the job had ended already.
+        """
+        job = self.ledger.job(job_id)
+        status = self.ledger.status(job.job_id)
+        if status.state in FINAL:
+            return status
+        job.cancel_file.touch()
+        with contextlib.suppress(DispatchError):  # it may end at this very moment
+            self.ledger.record(job, "cancelling", reason="cancelled by the user")
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline:
+            if job.status().state in FINAL:
+                return job.status()
+            if job.runner_pid() is None:
+                break
+            time.sleep(0.05)
+        if (pid := job.runner_pid()) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            deadline = time.monotonic() + KILL_S
+            while job.runner_pid() is not None and time.monotonic() < deadline:
+                time.sleep(0.02)
+        if job.status().state not in FINAL:
+            self.ledger.record(job, "cancelled", reason="cancelled by the user")
+        return job.status()
+
+    def retry(self, job_id: str) -> JobStatus:
+        """Start a failed, lost or cancelled job again; what it has finished already is not done twice.
+
+        Raises
+        ------
+        DispatchError
+            When the job is in another state.
+        """
+        job = self.ledger.job(job_id)
+        status = self.ledger.status(job.job_id)
+        if status.state not in ("failed", "lost", "cancelled"):
+            raise DispatchError(
+                f"job {job.job_id} is {status.state}; only failed, lost and cancelled jobs can be retried"
+            )
+        if job.runner_pid() is not None:
+            raise DispatchError(f"the runner of job {job.job_id} is still ending; try again in a moment")
+        for flag in (job.cancel_file, job.stop_file, job.runner_file):
+            flag.unlink(missing_ok=True)
+        self.ledger.record(job, "queued", attempt=status.attempt + 1)
+        self._launch(job)
+        return job.status()

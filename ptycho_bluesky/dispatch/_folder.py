@@ -1,0 +1,260 @@
+"""The folder of a job: the truth about it, whatever happens to the ledger, the console or the machine."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import psutil
+
+from ptycho_bluesky._locks import file_lock
+from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._spec import JobSpec
+from ptycho_bluesky.errors import DispatchError
+
+__all__ = ["FINAL", "TRANSITIONS", "JobFolder", "JobState", "JobStatus", "atomic_write"]
+
+JobState = Literal["queued", "running", "cancelling", "done", "failed", "cancelled", "lost"]
+
+TRANSITIONS: dict[JobState, tuple[JobState, ...]] = {
+    "queued": ("running", "cancelling", "cancelled", "failed", "lost"),
+    "running": ("cancelling", "done", "failed", "cancelled", "lost"),
+    "cancelling": ("cancelled", "done", "failed", "lost"),
+    "done": (),
+    "failed": ("queued",),
+    "cancelled": ("queued",),
+    # A runner that was only out of sight (a network file system, a sleeping laptop) may report again.
+    "lost": ("queued", "running", "done", "failed", "cancelled"),
+}
+"""What may follow what; the same state again carries news (progress, registration)."""
+
+FINAL: tuple[JobState, ...] = ("done", "failed", "cancelled", "lost")
+"""States in which nothing works on the job any more."""
+
+LAUNCH_S = 15.0
+"""Longest time between a job's entry and the start of its runner."""
+
+RESERVE = 32 * 1024
+"""Bytes kept aside in each folder, so that the news of a full disk can still be written."""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """What is known of a job now."""
+
+    job_id: str
+    state: JobState
+    created: float
+    """Seconds since 1970."""
+
+    updated: float
+    """Seconds since 1970."""
+
+    attempt: int = 1
+    reason: str = ""
+    """In plain words: what failed, and what to do."""
+
+    kind: str = ""
+    """Of a failure: "user" (specification or data), "catalog", "disk", "memory", "machine" or "internal"."""
+
+    progress: dict[str, Any] = field(default_factory=dict)
+    """Last news of the engine: epoch, r_factor, seconds..."""
+
+    registered: bool | None = None
+    """Whether the result is in Tiled; None before there is one."""
+
+    stopped: bool = False
+    """True where the user ended it early and kept the result."""
+
+
+def atomic_write(path: Path, text: str, *, sync: bool = True) -> None:
+    """Write a file such that it is seen whole or not at all; with `sync` it survives a power cut as well."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with part.open("w") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class JobFolder:
+    """Files of one job: ``spec.json``, ``status.jsonl``, ``heartbeat``, ``partial.npz``, ``result.h5``, ``log.txt``.
+
+    Parameters
+    ----------
+    path:
+        The folder; its name is the job's id.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.job_id = path.name
+        self.spec_file = path / "spec.json"
+        self.status_file = path / "status.jsonl"
+        self.heartbeat_file = path / "heartbeat"
+        self.runner_file = path / "runner.json"
+        self.result_file = path / "result.h5"
+        self.partial_file = path / "partial.npz"
+        self.log_file = path / "log.txt"
+        self.cancel_file = path / "CANCEL"
+        self.stop_file = path / "STOP"
+
+    def create(self, spec: JobSpec) -> bool:
+        """Write spec and first state; False where the job exists already."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if self.status_file.exists():
+                return False
+            atomic_write(self.spec_file, spec.model_dump_json(indent=1))
+            self._append({"state": "queued", "attempt": 1})
+        return True
+
+    def spec(self) -> JobSpec:
+        """Return the specification.
+
+        Raises
+        ------
+        DispatchError
+            When it is missing or cannot be understood.
+        """
+        try:
+            return JobSpec.parse(self.spec_file.read_bytes(), str(self.spec_file))
+        except OSError as error:
+            raise DispatchError(f"{self.spec_file} cannot be read: {error}; submit the job again") from None
+
+    def _locked(self) -> Any:
+        return file_lock(self.path / "status.lock", timeout_s=10.0)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        data = (json.dumps({"t": time.time(), **entry}) + "\n").encode()
+        if self.status_file.exists() and not self.status_file.read_bytes().endswith(b"\n"):
+            data = b"\n" + data  # the line before was torn by a crash or a full disk
+        try:
+            self._write(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            (self.path / "reserve").unlink(missing_ok=True)
+            self._write(b"\n" + data)
+
+    def _write(self, data: bytes) -> None:
+        descriptor = os.open(self.status_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            if os.write(descriptor, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.status_file))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _entries(self) -> list[dict[str, Any]]:
+        entries = []
+        try:
+            lines = self.status_file.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # torn
+            if isinstance(entry, dict) and entry.get("state") in get_args(JobState):
+                entries.append(entry)
+        return entries
+
+    def status(self) -> JobStatus:
+        """Return the job's status as last written.
+
+        Raises
+        ------
+        DispatchError
+            When the folder holds no job.
+        """
+        entries = self._entries()
+        if not entries:
+            raise DispatchError(f"{self.path} holds no job; `jobs list` shows those that exist")
+        attempt = max(int(e.get("attempt", 1)) for e in entries)
+        news: dict[str, Any] = {}
+        for entry in entries:
+            if entry["state"] == "queued":
+                news = {}  # what an earlier attempt said does not count
+            news |= {k: v for k, v in entry.items() if k in JobStatus.__dataclass_fields__}
+        news |= {"attempt": attempt, "state": entries[-1]["state"]}
+        return JobStatus(self.job_id, created=entries[0]["t"], updated=entries[-1]["t"], **news)
+
+    def record(self, state: JobState, **news: Any) -> JobStatus:
+        """Append a state, or news of the present one, and return the new status.
+
+        Raises
+        ------
+        DispatchError
+            When `state` may not follow the present one.
+        """
+        with self._locked() as ours:
+            if not ours:
+                raise DispatchError(f"{self.path / 'status.lock'} is held by another process for over 10 s; end it")
+            before = self.status().state
+            if state != before and state not in TRANSITIONS[before]:
+                allowed = ", ".join(TRANSITIONS[before]) or "nothing"
+                raise DispatchError(f"job {self.job_id} is {before}; it cannot become {state}, allowed: {allowed}")
+            self._append({"state": state, **news})
+            return self.status()
+
+    def keep_reserve(self) -> None:
+        """Keep some space aside, so that the news of a full disk can still be written."""
+        (self.path / "reserve").write_bytes(b"\0" * RESERVE)
+
+    def beat(self) -> None:
+        """Leave a sign of life."""
+        atomic_write(self.heartbeat_file, json.dumps({"t": time.time(), "pid": os.getpid()}), sync=False)
+
+    def launched(self, pid: int) -> None:
+        """Note the process that works on this job."""
+        atomic_write(
+            self.runner_file, json.dumps({"pid": pid, "host": socket.gethostname(), "t": time.time()}), sync=False
+        )
+
+    def runner_pid(self) -> int | None:
+        """Return the runner's process on this machine while it lives; safe against a pid that was given anew."""
+        try:
+            pid = int(json.loads(self.runner_file.read_text())["pid"])
+            command = psutil.Process(pid).cmdline()
+        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+            return None
+        # A zombie has no command line; another process under the same pid has another one.
+        return pid if str(self.path) in command else None
+
+    def alive(self) -> bool:
+        """Whether something works on this job, as far as can be seen from this machine."""
+        try:
+            runner = json.loads(self.runner_file.read_text())
+        except (OSError, ValueError):
+            return time.time() - self.status().updated < LAUNCH_S
+        if runner.get("host") == socket.gethostname():
+            return self.runner_pid() is not None
+        return self.heartbeat_age_s() < settings().lost_after_s
+
+    def heartbeat_age_s(self) -> float:
+        """Seconds since the last sign of life, or since the launch where there was none yet."""
+        for path in (self.heartbeat_file, self.runner_file):
+            try:
+                return time.time() - path.stat().st_mtime
+            except OSError:
+                continue
+        return float("inf")
+
+    def log_tail(self, lines: int = 50) -> str:
+        """Return the end of the log."""
+        try:
+            return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+        except FileNotFoundError:
+            return ""

@@ -1,0 +1,165 @@
+"""The ledger: an SQLite index over the job folders, which are the truth. It can be rebuilt from them at any time."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._folder import FINAL, JobFolder, JobState, JobStatus
+from ptycho_bluesky.dispatch._spec import JobSpec
+from ptycho_bluesky.errors import DispatchError
+
+__all__ = ["Ledger"]
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    job_id TEXT PRIMARY KEY, raw_uid TEXT, device TEXT NOT NULL, priority INTEGER NOT NULL,
+    state TEXT NOT NULL, created REAL NOT NULL, updated REAL NOT NULL, registered INTEGER
+)
+"""
+
+
+class Ledger:
+    """All jobs of one ``home``.
+
+    Parameters
+    ----------
+    folder:
+        Of the jobs; None for ``settings().home / "jobs"``.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = settings().home / "jobs" if folder is None else folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / "ledger.db"
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.path, timeout=10.0, isolation_level=None)) as database:
+            database.execute("PRAGMA journal_mode=wal")
+            database.execute("PRAGMA synchronous=normal")
+            database.execute(SCHEMA)
+            yield database
+
+    def _run(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Execute one statement; a damaged ledger is set aside and rebuilt, once."""
+        try:
+            with self._database() as database:
+                return database.execute(statement, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "malformed" not in str(error):
+                raise DispatchError(
+                    f"the ledger {self.path} cannot be used: {error}; free the disk or the lock"
+                ) from None
+            problem: sqlite3.Error = error
+        except sqlite3.DatabaseError as error:
+            problem = error
+        aside = self.path.with_name(f"ledger.damaged-{time.strftime('%Y%m%dT%H%M%S')}.db")
+        logger.error("the ledger %s is damaged (%s); it is kept as %s and made anew", self.path, problem, aside.name)
+        self.path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        self.rebuild()
+        with self._database() as database:
+            return database.execute(statement, values).fetchall()
+
+    def _index(self, job: JobFolder, status: JobStatus) -> None:
+        spec = job.spec()
+        registered = None if status.registered is None else int(status.registered)
+        row = (job.job_id, spec.raw_uid, spec.device, spec.priority, status.state)
+        self._run(
+            "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, status.created, status.updated, registered),
+        )
+
+    def rebuild(self) -> int:
+        """Read all job folders anew and return how many jobs there are. Folders that hold no job are skipped."""
+        with self._database() as database:
+            database.execute("DELETE FROM jobs")
+        count = 0
+        for spec_file in self.folder.glob("*/spec.json"):
+            job = JobFolder(spec_file.parent)
+            try:
+                self._index(job, job.status())
+            except DispatchError as error:
+                logger.warning("%s", error)
+            else:
+                count += 1
+        return count
+
+    def job(self, job_id: str) -> JobFolder:
+        """Return the folder of a job, given its id or the beginning of one.
+
+        Raises
+        ------
+        DispatchError
+            When there is no such job, or more than one.
+        """
+        if job_id and (self.folder / job_id / "spec.json").exists():
+            return JobFolder(self.folder / job_id)
+        found = [p.parent for p in self.folder.glob("*/spec.json") if job_id and p.parent.name.startswith(job_id)]
+        if len(found) != 1:
+            what = "no job" if not found else f"{len(found)} jobs"
+            raise DispatchError(f"{what} with an id that begins with {job_id!r}; `ptycho-bluesky jobs list` shows all")
+        return JobFolder(found[0])
+
+    def create(self, spec: JobSpec) -> tuple[JobFolder, bool]:
+        """Return the job of a spec, and whether it is new."""
+        job = JobFolder(self.folder / spec.job_id)
+        new = job.create(spec)
+        self._index(job, job.status())
+        return job, new
+
+    def record(self, job: JobFolder, state: JobState, **news: Any) -> JobStatus:
+        """Write a state, or news of it, into the folder and the ledger.
+
+        Raises
+        ------
+        DispatchError
+            When `state` may not follow the present one.
+        """
+        status = job.record(state, **news)
+        try:
+            self._index(job, status)
+        except DispatchError as error:  # the folder has it; the ledger learns it at the next look
+            logger.warning("%s", error)
+        return status
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return a job's status; a job whose runner has died without a word becomes ``lost`` here."""
+        job = self.job(job_id)
+        status = job.status()
+        if status.state not in FINAL and not job.alive():
+            status = job.status()  # it may have ended between the two looks
+            if status.state not in FINAL:
+                reason = (
+                    f"the runner ended without a word while the job was {status.state}; `jobs logs {job.job_id[:8]}` "
+                    f"shows what it said last, `jobs retry {job.job_id[:8]}` starts it again"
+                )
+                return self.record(job, "lost", reason=reason)
+        return status
+
+    def jobs(self, state: JobState | None = None, raw_uid: str | None = None) -> list[JobStatus]:
+        """Return the jobs, newest first, of one state or one run where these are given; lost ones are detected."""
+        rows = self._run("SELECT job_id FROM jobs WHERE ? IS NULL OR raw_uid = ?", (raw_uid, raw_uid))
+        statuses = [self.status(job_id) for (job_id,) in rows if (self.folder / job_id / "spec.json").exists()]
+        chosen = [s for s in statuses if state is None or s.state == state]
+        return sorted(chosen, key=lambda s: s.created, reverse=True)
+
+    def queue(self, device: str) -> list[str]:
+        """Return the ids of the jobs that wait for `device`, the next one first; dead ones leave the queue here."""
+        order = "SELECT job_id FROM jobs WHERE state = 'queued' AND device = ? ORDER BY priority DESC, created, job_id"
+        return [job_id for (job_id,) in self._run(order, (device,)) if self.status(job_id).state == "queued"]
+
+    def pending(self) -> list[JobFolder]:
+        """Return the finished jobs whose result is not in Tiled yet."""
+        rows = self._run("SELECT job_id FROM jobs WHERE state = 'done' AND registered = 0 ORDER BY created")
+        return [JobFolder(self.folder / job_id) for (job_id,) in rows]

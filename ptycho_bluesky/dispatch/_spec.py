@@ -1,0 +1,143 @@
+"""JobSpec: all that a reconstruction needs to know, as JSON. Nothing else ever reaches a runner."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+
+from ptycho_bluesky.errors import DispatchError, report
+
+__all__ = ["RECIPES", "FileSource", "JobSpec", "TiledSource"]
+
+RECIPES = ("reconstruct",)
+"""Names of what a runner can do; a spec names one of them, it never carries code."""
+
+LIMIT = 64 * 1024
+"""Largest spec, bytes of JSON: references travel, arrays do not."""
+
+NAMESPACE = uuid.UUID("6d0c2b0e-5a65-5d3f-9f0c-2f7d7c1f3a52")
+
+SECRET = re.compile(r"api_?key|token|secret|passw|credential|://[^/\s]*:[^/\s]*@", re.IGNORECASE)
+
+
+class TiledSource(BaseModel):
+    """A run in the catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["tiled"] = "tiled"
+
+    uid: str = Field(min_length=1, max_length=200)
+    """Of the run, in full."""
+
+    wait_s: float = Field(default=120.0, ge=0, le=86400)
+    """Longest time to wait until the whole run has arrived in Tiled, seconds."""
+
+
+class FileSource(BaseModel):
+    """A measurement in a file that the runner can see."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["file"] = "file"
+
+    path: str = Field(min_length=1)
+    """Absolute path."""
+
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Keyword arguments of :func:`ptycho_bluesky.formats.load_dataset`."""
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        return str(Path(value).expanduser().absolute())
+
+
+class JobSpec(BaseModel):
+    """One reconstruction to be done. Unknown keys and secrets are refused; at most 64 KB of JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    """Of this layout."""
+
+    recipe: str = "reconstruct"
+    """What to do; one of :data:`RECIPES`."""
+
+    source: Annotated[TiledSource | FileSource, Field(discriminator="kind")]
+    """Where the dataset comes from."""
+
+    engine: str = "auto"
+    """Name of the engine; ``"auto"`` chooses by the data."""
+
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """The engine's options."""
+
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d{1,3})?)$")
+    """``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
+
+    raw_uid: str | None = None
+    """Run that the result belongs to; taken from a Tiled source by itself."""
+
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Time after which the engine stops with the best it has, seconds; None for no limit."""
+
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Of the jobs that wait, the highest starts first; among equals, the oldest."""
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in RECIPES:
+            raise ValueError(f"no recipe {value!r}; allowed are {', '.join(RECIPES)}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _run_of_source(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("raw_uid") is None:
+            source = values.get("source")
+            uid = source.get("uid") if isinstance(source, dict) else getattr(source, "uid", None)
+            if uid is not None:
+                return {**values, "raw_uid": uid}
+        return values
+
+    @model_validator(mode="after")
+    def _small_and_public(self) -> JobSpec:
+        text = self.model_dump_json()
+        if len(text.encode()) > LIMIT:
+            raise ValueError(f"the spec has {len(text.encode())} bytes; at most {LIMIT}: name files, do not embed data")
+        if found := SECRET.search(text):
+            raise ValueError(
+                f"the spec contains {found.group()!r}, which looks like a secret; specs are kept and logged in clear. "
+                "Give keys by the environment (PTYCHO_BLUESKY_TILED_API_KEY)"
+            )
+        return self
+
+    @property
+    def job_id(self) -> str:
+        """Identity: equal specs of one run are one job, however often they are submitted."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return str(uuid.uuid5(NAMESPACE, f"{self.raw_uid or ''}\n{canonical}"))
+
+    @classmethod
+    def parse(cls, text: str | bytes, where: str = "job specification") -> JobSpec:
+        """Return the spec in a JSON text.
+
+        Raises
+        ------
+        DispatchError
+            When it is none; the text names every key at fault.
+        """
+        if len(text) > 2 * LIMIT:
+            raise DispatchError(f"{where} has {len(text)} bytes; at most {LIMIT}: name files, do not embed data")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors()]
+            raise DispatchError(report(where, faults)) from None

@@ -1,0 +1,176 @@
+"""One job, in a process of its own: ``python -m ptycho_bluesky.dispatch.runner JOBFOLDER SLOTS``."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from ptycho_bluesky._locks import file_lock, release
+from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._folder import FINAL, JobFolder
+from ptycho_bluesky.dispatch._ledger import Ledger
+from ptycho_bluesky.dispatch._pending import register_pending, register_with_patience
+from ptycho_bluesky.dispatch._turn import wait_for_turn
+from ptycho_bluesky.errors import CatalogError, FormatError, PtychoError
+
+__all__ = ["main"]
+
+logger = logging.getLogger("ptycho_bluesky.runner")
+
+NEWS_S = 0.5
+"""Shortest time between two news of progress, each of which is synced to the disk."""
+
+PARTIAL_S = 10.0
+"""Shortest time between two partial results."""
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class _Runner:
+    """The way of one job from its turn to its result in Tiled."""
+
+    def __init__(self, job: JobFolder, slots: int) -> None:
+        self.job, self.slots = job, slots
+        self.ledger = Ledger(job.path.parent)
+        self.terminated = False
+        self.ended = threading.Event()
+        self._news = self._partial = time.monotonic()
+
+    def terminate(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGTERM: end at the next epoch, as a fault of the machine, which may be retried."""
+        self.terminated = True
+
+    def given_up(self) -> bool:
+        return self.terminated or self.job.cancel_file.exists()
+
+    def should_stop(self) -> bool:
+        return self.given_up() or self.job.stop_file.exists()
+
+    def beat(self, every_s: float) -> None:
+        while not self.ended.is_set():
+            try:
+                self.job.beat()
+            except OSError as error:
+                logger.warning("no sign of life could be written: %s", error)
+            self.ended.wait(every_s)
+
+    def on_state(self, state: Any) -> None:
+        """Tell of an epoch, and keep a partial result; neither may end the reconstruction."""
+        now = time.monotonic()
+        try:
+            if now - self._news > NEWS_S or state.epoch in (1, state.epochs):
+                self._news = now
+                progress = {"epoch": state.epoch, "epochs": state.epochs, "r_factor": float(state.r_factor)}
+                news = {**progress, "seconds": round(float(state.seconds), 3)}
+                self.ledger.record(self.job, self.job.status().state, progress=news)
+            if now - self._partial > PARTIAL_S:
+                self._partial = now
+                part = self.job.partial_file.with_suffix(".tmp")
+                with part.open("wb") as file:
+                    np.savez(file, object=state.object, probe=state.probe, epoch=state.epoch, r_factor=state.r_factor)
+                part.replace(self.job.partial_file)
+        except (OSError, PtychoError) as error:
+            logger.warning("progress could not be written: %s", error)
+
+    def failed(self, kind: str, reason: str) -> int:
+        logger.error("%s", reason)
+        if self.job.status().state not in FINAL:
+            self.ledger.record(self.job, "failed", kind=kind, reason=reason)
+        return 1
+
+    def run(self) -> int:
+        """Return the exit status: 0 done or cancelled, 1 failed."""
+        spec = self.job.spec()
+        self.job.keep_reserve()
+        slot = wait_for_turn(self.ledger, self.job.job_id, spec.device, self.slots, self.given_up)
+        try:
+            if slot is not None and not self.job.result_file.exists():
+                self._reconstruct(spec)
+        finally:
+            release(slot)  # registering takes no device: the next job may begin
+        if self.terminated:
+            return self.failed("machine", "the runner was told to end (SIGTERM), e.g. by a shutdown; retry the job")
+        if self.job.cancel_file.exists():
+            self.ledger.record(self.job, "cancelled", reason="cancelled by the user")
+            return 0
+        self._finish()
+        return 0
+
+    def _reconstruct(self, spec: Any) -> None:
+        from ptycho_bluesky.dispatch._recipes import FUNCTIONS  # torch and numba, 5 s: not while waiting for a turn
+        from ptycho_bluesky.formats import write_reconstruction
+
+        result = FUNCTIONS[spec.recipe](spec, self.should_stop, self.on_state)
+        if self.given_up():
+            return
+        if result is None:
+            self.job.cancel_file.touch()  # stopped before there was anything to keep
+            return
+        write_reconstruction(self.job.result_file, result)
+        self.job.partial_file.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        """Register the result; where Tiled is away, the job is done all the same and the result waits."""
+        with file_lock(self.job.path / "register.lock", timeout_s=60.0):
+            problem = register_with_patience(self.job)
+            stopped = self.job.stop_file.exists()
+            reason = f"the result waits in {self.job.result_file}: {problem}" if problem else ""
+            self.ledger.record(self.job, "done", registered=not problem, stopped=stopped, reason=reason)
+        if problem:
+            logger.error("%s", reason)
+        elif self.ledger.pending():
+            from ptycho_bluesky.catalog import connect
+
+            register_pending(connect(), self.ledger)
+
+
+def _kind(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in FULL_DISK:
+            return "disk"
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
+            return "memory"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, FormatError) and any(os.strerror(number) in str(error) for number in FULL_DISK):
+        return "disk"
+    if isinstance(error, CatalogError):
+        return "catalog"
+    return "user" if isinstance(error, PtychoError) else "internal"
+
+
+def main(folder: Path, slots: int) -> int:
+    """Run the job in `folder`; 0 done or cancelled, 1 failed, 3 where another runner has it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    job = JobFolder(folder)
+    with file_lock(folder / "runner.lock") as ours:
+        if not ours:
+            return 3
+        runner = _Runner(job, slots)
+        before = signal.signal(signal.SIGTERM, runner.terminate)
+        threading.Thread(target=runner.beat, args=(settings().heartbeat_s,), daemon=True).start()
+        try:
+            return runner.run()
+        except PtychoError as error:
+            return runner.failed(_kind(error), str(error))
+        except Exception as error:  # whatever it is, the job must not hang between states
+            logger.exception("job %s failed", job.job_id)
+            return runner.failed(_kind(error), f"{type(error).__name__}: {error}; see the log {job.log_file}")
+        finally:
+            runner.ended.set()
+            signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
