@@ -292,9 +292,7 @@ class LiveInference:
         """
         uid = self._run.get("uid")
         if uid is None:
-            raise InferenceError(
-                "there was no ptychography run yet; subscribe this callback and run ptycho_scan"
-            )
+            raise InferenceError("there was no ptychography run yet; subscribe this callback and run ptycho_scan")
         path, end = self.folder / f"{uid}.json", time.monotonic() + timeout_s
         own = {"callback_ms_per_event": self._seconds / max(self._events, 1) * 1e3}
         while not path.exists():

@@ -111,24 +111,23 @@ class FrameGate:
         if raw.dtype.kind not in "uifb":
             raise Refused("not numbers")
         frame = raw.astype(np.float32)
-        bad = self._bad
+        if self._bad is not None:
+            frame[self._bad] = 0
         if raw.dtype.kind == "u" and raw.dtype.itemsize > 1:  # detectors mark gaps and dead pixels so
-            marked = raw == np.iinfo(raw.dtype).max
-            bad = marked if bad is None else bad | marked
-        if self.metadata.saturation is not None:
-            saturated = raw >= self.metadata.saturation
-            if self._bad is not None:
-                saturated &= ~self._bad
-            if np.count_nonzero(saturated) > MAX_SATURATED * saturated.size:
-                raise Refused("saturated")
-            bad = saturated if bad is None else bad | saturated
-        if bad is not None:
-            frame[bad] = 0
+            top = np.iinfo(raw.dtype).max
+            if self.metadata.saturation is None or self.metadata.saturation < top:
+                frame[raw == top] = 0
         low, high = float(frame.min()), float(frame.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise Refused("not finite")
         if low < 0:
             raise Refused("negative")
+        if self.metadata.saturation is not None and high >= self.metadata.saturation:
+            saturated = frame >= self.metadata.saturation
+            if np.count_nonzero(saturated) > MAX_SATURATED * saturated.size:
+                raise Refused("saturated")
+            frame[saturated] = 0
+            high = float(frame.max())
         if high == 0:
             raise Refused("all zero")
         turned = self.metadata.orientation.apply(frame)

@@ -18,53 +18,62 @@ Maps = tuple[FloatImage, FloatImage, FloatImage, FloatImage]
 """phase, amplitude, coverage, residual: each (Y, X) float32."""
 
 MAX_PIXELS = 1 << 24
-MIN_OVERLAP = 0.1
+MIN_OVERLAP = 0.02
+ISLANDS = 16
+LAYERS = 5
+FAST = {"reassoc", "contract", "nsz", "arcp"}  # lets sums vectorise; NaN keeps its meaning
 MIN_COVERAGE = 0.05
 
 
-@numba.njit(cache=True)
-def _shift(phase, amplitude, weight, fy, fx, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (3, h+1, w+1) with real part, imaginary part and weight of a patch, moved down and right by (fy, fx).
-
-    Phasors are interpolated, not phases: a phase that wraps stays whole.
-    """
-    h, w = phase.shape
+@numba.njit(cache=True, fastmath=FAST)
+def _shift(patch, fy, fx, out):  # type: ignore[no-untyped-def]
+    """Fill `out` (3, h+1, w+1) with `patch` (3, h+2, w+2), bordered by zeros, moved down and right by (fy, fx)."""
     a, b, c, d = (1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx
-    out[:] = 0
-    for i in range(h):
-        for j in range(w):
-            v = weight[i, j]
-            if v <= 0:
-                continue
-            m = v * amplitude[i, j]
-            re, im = m * math.cos(phase[i, j]), m * math.sin(phase[i, j])
-            for k, value in ((0, re), (1, im), (2, v)):
-                out[k, i, j] += a * value
-                out[k, i, j + 1] += b * value
-                out[k, i + 1, j] += c * value
-                out[k, i + 1, j + 1] += d * value
+    for k in range(3):
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                here = a * patch[k, i + 1, j + 1] + b * patch[k, i + 1, j]
+                out[k, i, j] = here + c * patch[k, i, j + 1] + d * patch[k, i, j]
 
 
-@numba.njit(cache=True)
-def _add(canvas, moved, i0, j0, residual, min_overlap):  # type: ignore[no-untyped-def]
-    """Add a moved patch to `canvas` (4, Y, X) at (i0, j0), turned to agree with what lies there already."""
+@numba.njit(cache=True, fastmath=FAST)
+def _add(canvas, moved, i0, j0, residual, min_overlap, fresh):  # type: ignore[no-untyped-def]
+    """Add a moved patch to `canvas` (5, Y, X) at (i0, j0), turned to agree with what lies there already.
+
+    The last layer numbers islands: areas whose phases have been matched. A patch that overlaps several joins them to the
+    oldest. Returns whether the patch began a new island, `fresh`.
+    """
     _, h, w = moved.shape
-    re = im = own_re = own_im = shared = whole = 0.0
+    names, sums = np.zeros(ISLANDS), np.zeros((ISLANDS, 3))  # of each island: Re, Im of sum conj(M) P; shared weight
+    own_re = own_im = whole = re = im = shared = np.float32(0)
+    low, high = np.float32(np.inf), np.float32(0)
     for i in range(h):
         for j in range(w):
             p, q, v = moved[0, i, j], moved[1, i, j], moved[2, i, j]
+            s, t, name = canvas[0, i0 + i, j0 + j], canvas[1, i0 + i, j0 + j], canvas[4, i0 + i, j0 + j]
             own_re += p
             own_im += q
             whole += v
-            if canvas[2, i0 + i, j0 + j] > 0:
-                s, t = canvas[0, i0 + i, j0 + j], canvas[1, i0 + i, j0 + j]
-                re += s * p + t * q
-                im += s * q - t * p
-                shared += min(v, canvas[2, i0 + i, j0 + j])
-    if shared < min_overlap * whole or (re == 0.0 and im == 0.0):
-        re, im = own_re, own_im  # alone: its own mean becomes phase 0
-    size = math.hypot(re, im)
-    cosine, sine = (re / size, im / size) if size > 0 else (1.0, 0.0)
+            re += s * p + t * q
+            im += s * q - t * p
+            shared += min(v, canvas[2, i0 + i, j0 + j])
+            high = max(high, name)
+            low = min(low, name if name > 0 else np.float32(np.inf))
+    names[0], sums[0, 0], sums[0, 1], sums[0, 2] = high, re, im, shared
+    if high > low:
+        _by_island(canvas, moved, i0, j0, names, sums)
+    home = -1
+    for k in range(ISLANDS):
+        if sums[k, 2] >= min_overlap * whole and sums[k, 2] > 0 and (home < 0 or names[k] < names[home]):
+            home = k
+    label, angle = fresh, math.atan2(own_im, own_re)  # alone: its own mean becomes phase 0
+    if home >= 0:
+        label, angle = names[home], math.atan2(sums[home, 1], sums[home, 0])
+        for k in range(ISLANDS):
+            if k != home and names[k] > 0 and sums[k, 2] >= min_overlap * whole:
+                turn = math.atan2(sums[k, 1], sums[k, 0]) - angle
+                _turn(canvas, names[k], label, math.cos(turn), math.sin(turn))
+    cosine, sine = math.cos(angle), math.sin(angle)
     for i in range(h):
         for j in range(w):
             p, q, v = moved[0, i, j], moved[1, i, j], moved[2, i, j]
@@ -72,6 +81,42 @@ def _add(canvas, moved, i0, j0, residual, min_overlap):  # type: ignore[no-untyp
             canvas[1, i0 + i, j0 + j] += cosine * q - sine * p
             canvas[2, i0 + i, j0 + j] += v
             canvas[3, i0 + i, j0 + j] += residual * v
+            name = canvas[4, i0 + i, j0 + j]
+            canvas[4, i0 + i, j0 + j] = label if name == 0 and v > 0 else name
+    return home < 0
+
+
+@numba.njit(cache=True, fastmath=FAST)
+def _by_island(canvas, moved, i0, j0, names, sums):  # type: ignore[no-untyped-def]
+    """Sum as :func:`_add` does, but for each island under the patch by itself."""
+    names[:], sums[:] = 0, 0
+    k, known = 0, np.float32(0)
+    for i in range(moved.shape[1]):
+        for j in range(moved.shape[2]):
+            p, q, v = moved[0, i, j], moved[1, i, j], moved[2, i, j]
+            name = canvas[4, i0 + i, j0 + j]
+            if name > 0 and v > 0:
+                if name != known:
+                    k, known = 0, name
+                    while k < ISLANDS - 1 and names[k] > 0 and names[k] != name:
+                        k += 1
+                    names[k] = name
+                s, t = canvas[0, i0 + i, j0 + j], canvas[1, i0 + i, j0 + j]
+                sums[k, 0] += s * p + t * q
+                sums[k, 1] += s * q - t * p
+                sums[k, 2] += min(v, canvas[2, i0 + i, j0 + j])
+
+
+@numba.njit(cache=True, fastmath=FAST)
+def _turn(canvas, name, label, cosine, sine):  # type: ignore[no-untyped-def]
+    """Turn the island `name` by an angle and give it the number `label`."""
+    for i in range(canvas.shape[1]):
+        for j in range(canvas.shape[2]):
+            if canvas[4, i, j] == name:
+                s, t = canvas[0, i, j], canvas[1, i, j]
+                canvas[0, i, j] = cosine * s - sine * t
+                canvas[1, i, j] = sine * s + cosine * t
+                canvas[4, i, j] = label
 
 
 def _in_process(shape: tuple[int, int, int]) -> FloatImage:
@@ -83,12 +128,13 @@ class Mosaic:
 
     Each patch comes with an unknown constant phase (one frame does not fix it). It is turned by the angle of its inner
     product with the mosaic so far, ``arg sum conj(M) P``, the least-squares choice; a patch that overlaps nothing is
-    turned so that its own weighted mean is 0. Interpolation is bilinear on phasors, weights move along.
+    turned so that its own weighted mean is 0, and begins an island; islands are joined by the first patch that overlaps
+    two of them enough. Interpolation is bilinear on phasors, weights move along.
 
     Parameters
     ----------
     allocate:
-        Returns a zero array (4, Y, X) float32 for a canvas; by default in this process's memory.
+        Returns a zero array (5, Y, X) float32 for a canvas; by default in this process's memory.
     max_pixels:
         Largest canvas; positions that need a larger one are refused by :meth:`reserve`.
     """
@@ -99,8 +145,9 @@ class Mosaic:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._allocate, self.max_pixels = allocate, max_pixels
-        self.canvas = np.zeros((4, 0, 0), np.float32)
-        """(4, Y, X): real part, imaginary part, weight, residual times weight."""
+        self._islands = 0
+        self.canvas = np.zeros((LAYERS, 0, 0), np.float32)
+        """(5, Y, X): real part, imaginary part, weight, residual times weight, number of the island."""
         self.start = (0, 0)
         """Grid index (row, column) of the canvas's first pixel."""
         self.field = (0, 0, 0, 0)
@@ -109,6 +156,7 @@ class Mosaic:
     def adopt(self, canvas: FloatImage, start: tuple[int, int], field: tuple[int, int, int, int]) -> None:
         """Go on with the canvas of a predecessor."""
         self.canvas, self.start, self.field = canvas, start, field
+        self._islands = int(canvas[4].max(initial=0))
 
     def reserve(self, first: tuple[float, float], shape: tuple[int, int]) -> bool:
         """Make room for `shape` pixels at grid index `first` (fractions allowed); False where that is out of reach."""
@@ -138,7 +186,7 @@ class Mosaic:
             bounds = [have[k] if not _beyond(k, wanted[k], have[k]) else wanted[k] + _sign(k) * spare for k in range(4)]
             if (bounds[1] - bounds[0]) * (bounds[3] - bounds[2]) > self.max_pixels:
                 bounds = list(wanted)
-        grown = self._allocate((4, bounds[1] - bounds[0], bounds[3] - bounds[2]))
+        grown = self._allocate((LAYERS, bounds[1] - bounds[0], bounds[3] - bounds[2]))
         if not empty:
             r0, r1, c0, c1 = self.field
             old = self.canvas[:, r0 - have[0] : r1 - have[0], c0 - have[2] : c1 - have[2]]
@@ -172,11 +220,16 @@ class Mosaic:
         if not self.reserve(first, phase.shape):
             raise InferenceError(f"a patch at pixel {first} is out of reach of a mosaic of {self.max_pixels} pixels")
         i, j = math.floor(first[0]), math.floor(first[1])
-        moved = np.empty((3, phase.shape[0] + 1, phase.shape[1] + 1), np.float32)
-        modulus = np.broadcast_to(np.float32(1), phase.shape) if amplitude is None else amplitude
-        modulus, phase, weight = (np.ascontiguousarray(v, np.float32) for v in (modulus, phase, weight))
-        _shift(phase, modulus, weight, np.float32(first[0] - i), np.float32(first[1] - j), moved)
-        _add(self.canvas, moved, i - self.start[0], j - self.start[1], residual, MIN_OVERLAP)
+        h, w = phase.shape
+        patch, moved = np.zeros((3, h + 2, w + 2), np.float32), np.empty((3, h + 1, w + 1), np.float32)
+        inner = patch[:, 1:-1, 1:-1]  # phasors are interpolated, not phases: a phase that wraps stays whole
+        modulus = weight if amplitude is None else weight * amplitude
+        np.multiply(modulus, np.cos(phase), out=inner[0])
+        np.multiply(modulus, np.sin(phase), out=inner[1])
+        inner[2] = weight
+        _shift(patch, np.float32(first[0] - i), np.float32(first[1] - j), moved)
+        place = i - self.start[0], j - self.start[1]
+        self._islands += _add(self.canvas, moved, *place, residual, MIN_OVERLAP, float(self._islands + 1))
 
     def maps(self, binning: int = 1) -> Maps:
         """Return phase, amplitude, coverage and residual of the field, NaN where nothing has been measured.
@@ -187,7 +240,7 @@ class Mosaic:
             Sum `binning` x `binning` pixels into one (rows and columns that do not fill one are left out).
         """
         r0, r1, c0, c1 = self.field
-        part = self.canvas[:, r0 - self.start[0] : r1 - self.start[0], c0 - self.start[1] : c1 - self.start[1]]
+        part = self.canvas[:4, r0 - self.start[0] : r1 - self.start[0], c0 - self.start[1] : c1 - self.start[1]]
         if binning > 1:
             rows, columns = part.shape[1] // binning, part.shape[2] // binning
             part = part[:, : rows * binning, : columns * binning]

@@ -93,9 +93,8 @@ def test_it_is_a_queue_that_counts_what_it_drops(steps):
     ring = FrameRing.create(f"test-{uuid.uuid4().hex}-ring", 65536)
     try:
         ring.become_consumer()
-        model, dropped, number = [], 0, 0
-        for step, a, b in steps:
-            number += 1
+        model, dropped = [], 0
+        for number, (step, a, b) in enumerate(steps):
             if step == "put":
                 frame = np.full((a, b), number % 251, np.uint16)
                 if ring.put(frame, number, 0.5 * number, -number):
