@@ -1,0 +1,62 @@
+"""The command line's root: verbs, version, and one place where errors become one line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ptycho_bluesky import __version__
+from ptycho_bluesky.cli._demo import demo
+from ptycho_bluesky.cli._doctor import doctor
+from ptycho_bluesky.cli._infer import infer_command
+from ptycho_bluesky.cli._jobs import app as jobs
+from ptycho_bluesky.cli._reconstruct import reconstruct_command
+from ptycho_bluesky.cli._replay import replay
+from ptycho_bluesky.cli._train import train_command
+from ptycho_bluesky.errors import PtychoError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Ptychography inside Bluesky: scans, live inference, dispatched reconstruction and catalogue.",
+)
+app.command("demo")(demo)
+app.command("replay")(replay)
+app.command("reconstruct")(reconstruct_command)
+app.command("infer")(infer_command)
+app.command("train")(train_command)
+app.command("doctor")(doctor)
+app.add_typer(jobs, name="jobs")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Ptychography inside Bluesky: scans, live inference, dispatched reconstruction and catalogue."""
+
+
+def main() -> None:
+    """Run the command line: exit status 0 done, 1 failed with one line that says why, 2 wrong usage."""
+    try:
+        app()
+    except PtychoError as error:
+        sys.stderr.write(f"ptycho-bluesky: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("ptycho-bluesky: interrupted\n")
+        sys.exit(130)

@@ -1,0 +1,110 @@
+"""``ptycho-bluesky jobs``: list, show, wait for, cancel, stop and retry reconstruction jobs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ptycho_bluesky.cli._output import Json, emit, progress, start_logging
+from ptycho_bluesky.dispatch import JobStatus, Ledger
+from ptycho_bluesky.dispatch import cancel as cancel_job
+from ptycho_bluesky.dispatch import jobs as all_jobs
+from ptycho_bluesky.dispatch import logs as job_logs
+from ptycho_bluesky.dispatch import retry as retry_job
+from ptycho_bluesky.dispatch import status as job_status
+from ptycho_bluesky.dispatch import stop as stop_job
+from ptycho_bluesky.dispatch import wait as wait_for_job
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Reconstruction jobs: list, show, wait, cancel, stop, retry, logs.")
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or the beginning of one.")]
+COLOURS = {"done": "green", "failed": "red", "lost": "red", "running": "cyan", "cancelled": "yellow"}
+
+
+@app.callback()
+def _root() -> None:
+    start_logging()
+
+
+def _described(status: JobStatus) -> dict[str, Any]:
+    """Return a status together with what was asked for."""
+    folder = Ledger().job(status.job_id)
+    spec = folder.spec()
+    asked = {"raw_uid": spec.raw_uid, "engine": spec.engine, "device": spec.device, "folder": str(folder.path)}
+    return {**asdict(status), **asked}
+
+
+@app.command("list")
+def list_jobs(json_output: Json = False) -> None:
+    """List all jobs, newest first."""
+    found = [_described(status) for status in all_jobs()]
+    if json_output:
+        emit({"jobs": found}, True)
+        return
+    table = Table("job", "state", "run", "engine", "epoch", "R", "in Tiled", "created", box=None)
+    for job in found:
+        news = job["progress"]
+        table.add_row(
+            job["job_id"][:8],
+            f"[{COLOURS.get(job['state'], 'white')}]{job['state']}[/]",
+            (job["raw_uid"] or "file")[:8],
+            job["engine"],
+            f"{news.get('epoch', '')}",
+            f"{news['r_factor']:.4f}" if "r_factor" in news else "",
+            {None: "", True: "yes", False: "not yet"}[job["registered"]],
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(job["created"])),
+        )
+    Console().print(table if found else "no jobs yet")
+
+
+@app.command()
+def show(job: JobId, json_output: Json = False) -> None:
+    """Show all that is known of a job."""
+    emit(_described(job_status(job)), json_output)
+
+
+@app.command()
+def wait(
+    job: JobId,
+    timeout: Annotated[float, typer.Option(min=0, help="Longest time to wait, seconds.")] = 3600.0,
+    json_output: Json = False,
+) -> None:
+    """Wait until a job has ended; exit status 1 where it did not end as done."""
+    with progress("waiting", None) as update:
+        ended = wait_for_job(
+            job, timeout, on_progress=lambda p: update(p["epoch"], f"R {p['r_factor']:.4f}", p["epochs"])
+        )
+    emit(_described(ended), json_output)
+    if ended.state != "done":
+        raise typer.Exit(1)
+
+
+@app.command()
+def cancel(job: JobId, json_output: Json = False) -> None:
+    """End a job and drop what it has."""
+    emit(_described(cancel_job(job)), json_output)
+
+
+@app.command()
+def stop(job: JobId, json_output: Json = False) -> None:
+    """Ask a running job to end now and keep its result."""
+    emit(_described(stop_job(job)), json_output)
+
+
+@app.command()
+def retry(job: JobId, json_output: Json = False) -> None:
+    """Start a failed, lost or cancelled job again."""
+    emit(_described(retry_job(job)), json_output)
+
+
+@app.command()
+def logs(job: JobId, lines: Annotated[int, typer.Option(min=1, help="How many, from the end.")] = 50) -> None:
+    """Print the end of a job's log."""
+    typer.echo(job_logs(job, lines))

@@ -1,0 +1,95 @@
+"""``ptycho-bluesky train``: a network for the live image, from simulated frames alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ptycho_bluesky.cli._output import Json, emit, progress, start_logging
+from ptycho_bluesky.cli._reconstruct import load_input
+from ptycho_bluesky.errors import FormatError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["train_command"]
+
+
+def _probe_of(given: str) -> npt.NDArray[np.complex64]:
+    """Return the probe of a reconstruction file, or else of a dataset."""
+    import h5py
+
+    from ptycho_bluesky.formats import read_reconstruction
+
+    path = Path(given)
+    if path.is_file() and h5py.is_hdf5(path):
+        try:
+            return read_reconstruction(path).probe
+        except FormatError:  # not a reconstruction: perhaps a dataset that carries a probe
+            pass
+    probe = load_input(given).probe
+    if probe is None:
+        raise FormatError(f"{given} holds no probe; give a reconstruction, or a dataset with a probe")
+    return probe
+
+
+def train_command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")] = Path(
+        "model.safetensors"
+    ),
+    probe: Annotated[
+        str | None,
+        typer.Option(help="Train for this beamline: a reconstruction, or a dataset with a probe. Else for any probe."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Frames a step.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and frames.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(min=1, help="Stop after this long, with a usable model.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Kept while training; one that is there is resumed.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Train a network on simulated frames: no measured training data is needed.
+
+    Ctrl-C keeps the checkpoint; the same command goes on from there.
+    """
+    start_logging()
+    from ptycho_bluesky.config import settings
+    from ptycho_bluesky.inference import TrainingOptions, TrainingState, train
+
+    given = {"steps": steps, "batch": batch, "seed": seed, "threads": threads or settings().threads}
+    options = TrainingOptions(**{key: value for key, value in given.items() if value is not None})
+    began = time.perf_counter()
+    last = TrainingState(steps=options.steps)
+    with progress("training", options.steps) as update:
+
+        def on_state(state: TrainingState) -> None:
+            nonlocal last
+            last = state
+            update(state.step, f"held-out correlation {state.curves['validation_correlation'][-1]:.3f}")
+
+        model = train(
+            output,
+            options,
+            probe=None if probe is None else _probe_of(probe),
+            checkpoint=checkpoint,
+            on_state=on_state,
+            should_stop=lambda: max_seconds is not None and time.perf_counter() - began > max_seconds,
+        )
+    emit(
+        {
+            "model": model.name,
+            "steps": last.step,
+            "seconds": time.perf_counter() - began,
+            "validation_loss": last.curves["validation_loss"][-1] if last.curves["validation_loss"] else None,
+            "validation_correlation": (
+                last.curves["validation_correlation"][-1] if last.curves["validation_correlation"] else None
+            ),
+            "output": str(output),
+        },
+        json_output,
+    )

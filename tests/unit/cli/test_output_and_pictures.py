@@ -1,0 +1,46 @@
+"""What commands print, and the pictures they write."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ptycho_bluesky.cli._output import emit
+from ptycho_bluesky.cli._pictures import Panel, save_panels, scale_bar_m
+from ptycho_bluesky.errors import FormatError
+
+
+def test_json_is_one_object_with_plain_values(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"n": np.int64(3), "r": np.float32(0.5), "nan": float("nan"), "zero": 0.0, "path": Path("a.h5")}, True)
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"n": 3, "r": 0.5, "nan": None, "zero": 0.0, "path": "a.h5"}
+    assert out.count("\n") == 1
+
+
+def test_table_for_people_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"r_factor": 0.1234, "object_shape": [1, 5, 6]}, False)
+    out = capsys.readouterr().out
+    assert "r_factor" in out
+    assert "0.1234" in out
+    assert "[1, 5, 6]" in out
+
+
+@pytest.mark.parametrize(("width", "length"), [(4e-6, 1e-6), (8.1e-6, 2e-6), (1e-6, 2e-7), (332.0, 50.0)])
+def test_scale_bar_is_a_round_quarter(width: float, length: float) -> None:
+    assert scale_bar_m(width) == pytest.approx(length)
+
+
+def test_a_picture_of_images_with_unknown_parts(tmp_path: Path) -> None:
+    image = np.full((40, 60), np.nan)
+    image[5:30, 10:50] = np.random.default_rng(0).normal(size=(25, 40))
+    path = save_panels(tmp_path / "new" / "two.png", [Panel("a", image, 1e-8), Panel("b", image * np.nan)], "title")
+    with Image.open(path) as picture:
+        assert picture.size[0] > 500
+
+
+def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FormatError, match="cannot be written"):
+        save_panels(tmp_path / "file" / "p.png", [Panel("a", np.zeros((4, 4)))])
