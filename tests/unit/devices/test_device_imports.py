@@ -1,0 +1,34 @@
+import json
+import os
+import subprocess
+import sys
+
+CODE = """
+import json, sys, threading, time
+began = time.perf_counter()
+import ptycho_bluesky.plans, ptycho_bluesky.devices
+seconds = time.perf_counter() - began
+import os, ophyd
+print(json.dumps({"seconds": seconds, "threads": threading.active_count(), "layer": ophyd.get_cl().name,
+                  "variable": os.environ.get("OPHYD_CONTROL_LAYER"),
+                  "heavy": sorted({"torch", "numba", "cupy", "caproto", "tiled", "matplotlib"} & set(sys.modules))}))
+"""
+
+
+def console(layer=None):
+    env = {key: value for key, value in os.environ.items() if key != "OPHYD_CONTROL_LAYER"}
+    if layer:
+        env["OPHYD_CONTROL_LAYER"] = layer
+    done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True, timeout=60, check=True)
+    return json.loads(done.stdout)
+
+
+def test_plans_and_devices_are_light_and_start_no_threads():
+    runs = [console() for _ in range(3)]
+    assert min(run["seconds"] for run in runs) < 1.5
+    assert all(run["heavy"] == [] and run["threads"] == 1 for run in runs)
+    assert runs[0]["layer"] == "dummy" and runs[0]["variable"] is None  # the environment stays as it was
+
+
+def test_a_choice_made_by_the_user_is_kept():
+    assert console("dummy")["variable"] == "dummy"
