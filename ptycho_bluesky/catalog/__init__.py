@@ -4,7 +4,7 @@
 """
 
 from ptycho_bluesky.catalog._client import PtychoReconstruction
-from ptycho_bluesky.catalog._connect import connect
+from ptycho_bluesky.catalog._connect import connect, find_run
 from ptycho_bluesky.catalog._dataset import dataset_from_run
 from ptycho_bluesky.catalog._embedded import stop_server
 from ptycho_bluesky.catalog._frames import TiledFrames, frames
@@ -19,6 +19,7 @@ __all__ = [
     "content_hash",
     "dataset_from_run",
     "find_reconstructions",
+    "find_run",
     "frames",
     "register_reconstruction",
     "resend_backups",

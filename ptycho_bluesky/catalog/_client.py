@@ -9,6 +9,7 @@ import numpy.typing as npt
 from tiled.client.constructors import from_context
 from tiled.client.container import Container
 
+from ptycho_bluesky.catalog._connect import find_run
 from ptycho_bluesky.errors import CatalogError
 from ptycho_bluesky.experiment import Reconstruction
 
@@ -76,11 +77,9 @@ class PtychoReconstruction(Container):  # type: ignore[misc]
         uid = self.metadata.get("raw_uid")
         if uid is None:
             raise CatalogError(f"reconstruction {self.item['id']} was made from a file, not from a run")
-        root = from_context(self.context)
-        try:
-            return root["raw"][uid]
-        except KeyError:
-            raise CatalogError(f"run {uid} of reconstruction {self.item['id']} is not in this catalogue") from None
+        if (run := find_run(from_context(self.context), uid)) is None:
+            raise CatalogError(f"run {uid} of reconstruction {self.item['id']} is not in this catalogue")
+        return run
 
     def to_reconstruction(self) -> Reconstruction:
         """Return all of it in memory, exactly as it was registered."""

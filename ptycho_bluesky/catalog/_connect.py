@@ -15,7 +15,7 @@ from ptycho_bluesky.catalog._embedded import START_S, ensure_server
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.errors import CatalogError
 
-__all__ = ["DERIVED", "RAW", "connect"]
+__all__ = ["DERIVED", "RAW", "connect", "find_run"]
 
 RAW = "raw"
 """Key of the container that holds the raw runs."""
@@ -38,6 +38,18 @@ def child(parent: Any, key: str, specs: list[Spec] | None = None) -> Any:
         if error.response.status_code != CONFLICT:
             raise
         return parent[key]
+
+
+def find_run(client: Any, uid: str) -> Any | None:
+    """Return the run of exactly this uid, or None where the catalogue does not have it.
+
+    ``client["raw"][uid]`` itself takes the beginning of a uid as well, and could find another run.
+    """
+    try:
+        run = client[RAW][uid]
+    except (KeyError, ValueError):  # ValueError: too short, or the beginning of several
+        return None
+    return run if run.metadata["start"]["uid"] == uid else None
 
 
 def _answers(uri: str, deadline: float) -> None:

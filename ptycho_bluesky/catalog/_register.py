@@ -16,7 +16,7 @@ from tiled.queries import Key
 from tiled.structures.core import Spec
 
 from ptycho_bluesky._locks import file_lock
-from ptycho_bluesky.catalog._connect import CONFLICT, DERIVED, RAW
+from ptycho_bluesky.catalog._connect import CONFLICT, DERIVED, find_run
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.errors import CatalogError
 from ptycho_bluesky.experiment import Reconstruction
@@ -109,15 +109,14 @@ def _write(node: Any, rec: Reconstruction) -> None:
     node.update_metadata({"complete": True}, drop_revision=True)
 
 
-def _link(client: Any, raw_uid: str, path: str) -> None:
+def _link(run: Any, path: str) -> None:
     """Name the result in the raw run's metadata; the run itself must not suffer when that fails."""
     try:
-        run = client[RAW][raw_uid]
         known = list((run.metadata.get("derived") or {}).get("ptychography", []))
         if path not in known:
             run.update_metadata({"derived": {"ptychography": [*known, path]}}, drop_revision=True)
-    except (KeyError, ClientError) as error:
-        logger.warning("the result could not be named in the metadata of run %s: %s", raw_uid[:8], error)
+    except ClientError as error:
+        logger.warning("the result could not be named in the metadata of run %s: %s", run.uri, error)
 
 
 def register_reconstruction(
@@ -157,7 +156,8 @@ def register_reconstruction(
             raise CatalogError(
                 f"another process has been registering job {job_id} for {LOCK_S:.0f} s; end it, try again"
             )
-        start = client[RAW][raw_uid].metadata["start"] if raw_uid is not None and raw_uid in client[RAW] else {}
+        run = None if raw_uid is None else find_run(client, raw_uid)
+        start = {} if run is None else run.metadata["start"]
         metadata = _metadata(reconstruction, job_id, raw_uid, start)
         node = parent.get(job_id)
         if node is not None and not node.metadata.get("complete"):
@@ -180,8 +180,8 @@ def register_reconstruction(
                 f"{str(node.metadata.get('content_hash'))[:12]}, given {metadata['content_hash'][:12]}); register this "
                 "one under another job_id, or delete the old one"
             )
-        if start and raw_uid is not None:
-            _link(client, raw_uid, f"{'/'.join(DERIVED)}/{job_id}")
+        if run is not None:
+            _link(run, f"{'/'.join(DERIVED)}/{job_id}")
     return node
 
 

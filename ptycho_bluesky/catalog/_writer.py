@@ -12,7 +12,7 @@ from typing import Any
 from event_model import RunRouter
 
 from ptycho_bluesky._locks import file_lock
-from ptycho_bluesky.catalog._connect import RAW
+from ptycho_bluesky.catalog._connect import RAW, find_run
 from ptycho_bluesky.catalog._journal import Journal, read_journal
 from ptycho_bluesky.config import settings
 
@@ -149,14 +149,13 @@ def tiled_writer(client: Any, *, batch_size: int = BATCH, stop_wait_s: float = 1
 
 def _resend(client: Any, path: Path, uid: str) -> bool:
     """Send one journal; False where it holds no run at all."""
-    raw = client[RAW]
     documents = list(read_journal(path))
     if not documents or documents[0][0] != "start":
         return False
-    if uid in raw:
-        if "stop" in raw[uid].metadata and raw[uid].metadata["stop"]:
+    if (run := find_run(client, uid)) is not None:
+        if run.metadata.get("stop"):
             return True
-        raw[uid].delete(recursive=True, external_only=False)  # a beginning, cut off when Tiled died
+        run.delete(recursive=True, external_only=False)  # a beginning, cut off when Tiled died
     if documents[-1][0] != "stop":
         counts: dict[str, int] = {}
         streams = {d["uid"]: d["name"] for n, d in documents if n == "descriptor"}

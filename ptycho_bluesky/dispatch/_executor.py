@@ -166,8 +166,11 @@ class LocalExecutor:
             raise DispatchError(
                 f"job {job.job_id} is {status.state}; only failed, lost and cancelled jobs can be retried"
             )
-        if job.runner_pid() is not None:
-            raise DispatchError(f"the runner of job {job.job_id} is still ending; try again in a moment")
+        deadline = time.monotonic() + KILL_S
+        while job.runner_pid() is not None:  # it has said its last word, and is about to end
+            if time.monotonic() > deadline:
+                raise DispatchError(f"the runner of job {job.job_id} does not end; cancel the job, then retry it")
+            time.sleep(0.05)
         for flag in (job.cancel_file, job.stop_file, job.runner_file):
             flag.unlink(missing_ok=True)
         self.ledger.record(job, "queued", attempt=status.attempt + 1)

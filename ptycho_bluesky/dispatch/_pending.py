@@ -51,6 +51,9 @@ def register_with_patience(job: JobFolder) -> str:
             return ""
         except (CatalogError, httpx.HTTPError, OSError) as error:
             problem = str(error)
+        except Exception as error:  # the result is there and must not be lost over its registration
+            logger.exception("job %s could not be registered", job.job_id)
+            return f"{type(error).__name__}: {error}"
         if time.monotonic() >= deadline:
             return problem
         time.sleep(1.0)

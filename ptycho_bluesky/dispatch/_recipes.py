@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ptycho_bluesky.catalog import connect, dataset_from_run, resend_backups
+from ptycho_bluesky.catalog import connect, dataset_from_run, find_run, resend_backups
 from ptycho_bluesky.dispatch._spec import JobSpec, TiledSource
 from ptycho_bluesky.errors import CatalogError
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
@@ -27,7 +27,7 @@ def _arrived(client: Any, source: TiledSource, should_stop: Callable[[], bool]) 
     """Return the run when all of it has arrived in Tiled: the writer may still be sending it, or may have failed to."""
     deadline, resent = time.monotonic() + source.wait_s, 0.0
     while not should_stop():
-        run = client["raw"].get(source.uid)
+        run = find_run(client, source.uid)
         if run is not None and run.metadata.get("stop"):
             return run
         if time.monotonic() - resent > 5.0:

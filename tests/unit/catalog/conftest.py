@@ -19,7 +19,7 @@ def documents(
     exit_status: str | None = "success",
     **start: Any,
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Documents of a run with inline images, as the simulated beamline emits them; no stop where exit_status is None."""
+    """Documents of a run with inline images, as the simulated beamline's; no stop where exit_status is None."""
     block = {} if metadata is None else {"ptychography": metadata.to_start()}
     run = compose_run(metadata={"plan_name": "test", **block, **start})
     size = size if frames is None else frames.shape[-1]

@@ -97,7 +97,7 @@ def test_a_configured_server_that_is_away(
     monkeypatch.setenv("PTYCHO_BLUESKY_TILED_URI", "http://127.0.0.1:9")
     settings.cache_clear()
     before = time.monotonic()
-    with pytest.raises(CatalogError, match="no Tiled server answers at http://127.0.0.1:9"):
+    with pytest.raises(CatalogError, match=r"no Tiled server answers at http://127\.0\.0\.1:9"):
         connect(timeout=0.5)
     assert time.monotonic() - before < 3
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from ptycho_bluesky.config import settings
-from ptycho_bluesky.dispatch import FileSource, JobSpec
+from ptycho_bluesky.dispatch import FileSource, JobSpec, cancel, jobs
 from ptycho_bluesky.experiment import PtychoDataset
 from ptycho_bluesky.formats import save_dataset
 
@@ -31,6 +31,8 @@ def home(tmp_path: Path, use_home: Callable[[Path], Path], monkeypatch: pytest.M
     monkeypatch.setenv("PTYCHO_BLUESKY_TILED_PATIENCE_S", "0.1")
     settings.cache_clear()
     yield folder
+    for status in jobs() if (folder / "jobs").is_dir() else []:
+        cancel(status.job_id, grace_s=0.0)
     assert left_behind(folder) == []
 
 
