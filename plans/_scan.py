@@ -1,6 +1,6 @@
 """The step scan: checked before anything moves, paused and aborted without harm."""
 
-from __future__ import annotations
+# No "from __future__ import annotations" here: the queue server reads the annotations, and cannot as strings.
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence

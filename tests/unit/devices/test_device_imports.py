@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import json, sys, threading, time
 began = time.perf_counter()
@@ -15,8 +17,10 @@ print(json.dumps({"seconds": seconds, "threads": threading.active_count(), "laye
 """
 
 
-def console(layer=None):
+def console(layer=None, path=None):
     env = {key: value for key, value in os.environ.items() if key != "OPHYD_CONTROL_LAYER"}
+    if path:
+        env["PYTHONPATH"] = str(path)
     if layer:
         env["OPHYD_CONTROL_LAYER"] = layer
     done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True, timeout=60, check=True)
@@ -32,3 +36,11 @@ def test_plans_and_devices_are_light_and_start_no_threads():
 
 def test_a_choice_made_by_the_user_is_kept():
     assert console("dummy")["variable"] == "dummy"
+
+
+def test_caproto_is_not_imported_where_nobody_asked_for_it(tmp_path):
+    (tmp_path / "caproto").mkdir()
+    (tmp_path / "caproto" / "__init__.py").write_text("raise RuntimeError('imported, and searching the network')")
+    assert console(path=tmp_path)["layer"] == "dummy"
+    with pytest.raises(subprocess.CalledProcessError):
+        console("caproto", tmp_path)  # asked for, it is what ophyd takes

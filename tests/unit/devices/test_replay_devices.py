@@ -1,3 +1,5 @@
+import bz2
+import io
 import time
 from dataclasses import replace
 
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 
+from ptycho_bluesky.config import settings
 from ptycho_bluesky.devices import ReplayDetector, ReplayStage, replay_beamline
 from ptycho_bluesky.errors import ConfigurationError, DatasetError, DeviceError
 from ptycho_bluesky.experiment import Geometry, PtychoDataset
@@ -130,3 +133,22 @@ def test_near_field_and_ordinary_plans():
     y, x = (b.pattern.positions * 1e6).T
     engine(bp.list_scan([b.detector], b.stage.y, list(y), b.stage.x, list(x)))
     assert [int(e["detector_image"][0, 0]) for e in events] == list(range(12))
+
+
+@pytest.mark.data
+def test_measured_data_come_back_as_they_were_recorded(tmp_path):
+    folder = settings().data
+    if folder is None:
+        pytest.skip("PTYCHO_BLUESKY_DATA is not set")
+    with bz2.open(folder / "siemens_star_small.npz.bz2") as file:
+        raw = np.load(io.BytesIO(file.read()))
+        frames, positions = np.fft.fftshift(raw["data"][0], axes=(-2, -1)), raw["scan"][0].astype(float)
+        probe = raw["probe"].reshape(1, 128, 128).astype(np.complex64)
+    b = replay_beamline(PtychoDataset(frames=frames, positions=positions, probe=probe), folder=tmp_path)
+    events = []
+    engine = RunEngine({}, context_managers=[])
+    engine.subscribe(lambda _, doc: events.append(doc["data"]), "event")
+    engine(ptycho_scan([b.detector], b.stage.y, b.stage.x, b.pattern, metadata=b.metadata))
+    assert len(events) == 516
+    assert all((e["detector_image"] == f).all() for e, f in zip(events, frames, strict=True))
+    assert np.allclose([(e["stage_y"], e["stage_x"]) for e in events], positions)

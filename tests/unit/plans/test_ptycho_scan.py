@@ -1,9 +1,11 @@
 import inspect
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.preprocessors import baseline_wrapper
+from bluesky.protocols import Movable, Readable
 from event_model import DocumentNames, schema_validators
 
 from ptycho_bluesky.devices import replay_beamline, simulated_beamline
@@ -133,6 +135,8 @@ def test_a_replayed_scan_in_pixels(tmp_path):
 def test_the_plan_is_what_a_queue_server_lists():
     assert inspect.isgeneratorfunction(ptycho_scan)
     parameters = inspect.signature(ptycho_scan).parameters
+    assert parameters["detectors"].annotation == Sequence[Readable]  # names become devices by these, not by strings
+    assert parameters["y"].annotation is parameters["x"].annotation is Movable
     assert list(parameters)[:4] == ["detectors", "y", "x", "pattern"]
     for name in parameters:
         assert name in ptycho_scan.__doc__
