@@ -5,6 +5,7 @@
 """
 
 from ptycho_bluesky.reconstruction._fast import FastEngine, FastOptions
+from ptycho_bluesky.reconstruction._frc import RingCorrelation, fourier_ring_correlation
 from ptycho_bluesky.reconstruction._reconstruct import ENGINES, reconstruct
 from ptycho_bluesky.reconstruction._state import Engine, EngineState
 
@@ -14,5 +15,7 @@ __all__ = [
     "EngineState",
     "FastEngine",
     "FastOptions",
+    "RingCorrelation",
+    "fourier_ring_correlation",
     "reconstruct",
 ]

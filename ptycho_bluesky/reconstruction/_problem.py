@@ -145,6 +145,12 @@ def _guess(mean: npt.NDArray[np.float64], mask: npt.NDArray[np.bool_], propagato
     return np.asarray(scipy.fft.fftshift(wave) if propagator.reciprocal else wave, dtype=np.complex64)[None]
 
 
+def _power(probe: ComplexArray, mask: npt.NDArray[np.bool_], propagator: Propagator) -> float:
+    """Return the photons that a probe (M, H, W) alone sends to the good pixels."""
+    intensity = (np.abs(propagator.forward(probe)) ** 2).sum(axis=0)
+    return float(intensity[~mask].sum(dtype=np.float64))
+
+
 def prepare(dataset: PtychoDataset, modes: int, margin: int = 16) -> Problem:
     """Check a dataset and bring it into the kernels' form.
 
@@ -182,7 +188,7 @@ def prepare(dataset: PtychoDataset, modes: int, margin: int = 16) -> Problem:
     if reciprocal:
         mean, mask = scipy.fft.ifftshift(mean), scipy.fft.ifftshift(mask)
     probe = _guess(mean, mask, propagator) if dataset.probe is None else dataset.probe.astype(np.complex64)
-    power = float((np.abs(propagator.forward(probe)) ** 2).sum(axis=0)[~mask].sum(dtype=np.float64))
+    power = _power(probe, mask, propagator)
     if not (np.isfinite(power) and power > 0):
         raise ReconstructionError(
             f"dataset {name}: the probe's intensity on the good pixels sums to {power}; it must be finite and above 0: "
@@ -191,8 +197,8 @@ def prepare(dataset: PtychoDataset, modes: int, margin: int = 16) -> Problem:
     factor = float(np.sqrt(mean.sum() / power))
     if abs(factor - 1) > 0.01:
         logger.info("dataset %s: probe scaled by %.4g to the %.4g counts of a mean frame", name, factor, mean.sum())
-    probe = with_modes(np.asarray(probe * np.float32(factor), np.complex64), modes)
-    probe *= np.float32(np.sqrt(mean.sum() / power) / factor)
+    probe = with_modes(np.asarray(probe * factor, np.complex64), modes)
+    probe *= np.float32(np.sqrt(mean.sum() / _power(probe, mask, propagator)))
     grid = dataset.object_grid(margin)
     start = Model(np.ones(grid.shape, np.complex64), probe)
     return Problem(amplitude, grid.corners[used], grid, used, propagator, start, float(mean.sum()))
