@@ -6,10 +6,12 @@ Data keys: ``stage_y``, ``stage_x``, ``stage_rotation`` (encoders), ``stage_y_se
 
 from ptycho_bluesky.devices._alarm import Alarm
 from ptycho_bluesky.devices._axis import AxisErrors, SimulatedAxis
-from ptycho_bluesky.devices._beamline import SPECIMENS, Beamline, replay_beamline, simulated_beamline
+from ptycho_bluesky.devices._beamline import Beamline
 from ptycho_bluesky.devices._detector import FrameDetector
 from ptycho_bluesky.devices._replay import ReplayDetector, ReplayStage
+from ptycho_bluesky.devices._replay_beamline import replay_beamline
 from ptycho_bluesky.devices._simulated import SimulatedDetector
+from ptycho_bluesky.devices._simulated_beamline import SPECIMENS, simulated_beamline
 from ptycho_bluesky.devices._stage import PIEZO_ERRORS, SimulatedStage
 
 __all__ = [

@@ -1,69 +1,22 @@
-"""A beamline in one call: stage, detector, metadata and a scan that fit together."""
+"""What a scan needs, in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ptycho_bluesky.devices._axis import AxisErrors
-from ptycho_bluesky.devices._replay import FASTEST_HZ, ReplayDetector, ReplayStage, unit_of
+from ptycho_bluesky.devices._replay import ReplayDetector
 from ptycho_bluesky.devices._simulated import SimulatedDetector
-from ptycho_bluesky.devices._stage import PIEZO_ERRORS, SimulatedStage
+from ptycho_bluesky.devices._stage import SimulatedStage
 from ptycho_bluesky.errors import ConfigurationError
-from ptycho_bluesky.experiment import (
-    Geometry,
-    Orientation,
-    ProbeInfo,
-    PtychoDataset,
-    PtychographyMetadata,
-    ScanPattern,
-    fermat,
-    from_positions,
-)
-from ptycho_bluesky.optics import (
-    DetectorModel,
-    cells,
-    integrated_circuit,
-    probe_diameter_m,
-    probe_from_info,
-    propagator_for,
-    random_foam,
-    siemens_star,
-)
+from ptycho_bluesky.experiment import PtychoDataset, PtychographyMetadata, ScanPattern
 
-__all__ = ["SPECIMENS", "Beamline", "replay_beamline", "simulated_beamline"]
+__all__ = ["Beamline", "written"]
 
 ComplexArray = npt.NDArray[np.complex64]
-
-SPECIMENS: dict[str, Callable[..., ComplexArray]] = {
-    "cells": cells,
-    "foam": random_foam,
-    "integrated-circuit": integrated_circuit,
-    "siemens-star": siemens_star,
-}
-"""Samples that :func:`simulated_beamline` knows by name."""
-
-DESIGN = ProbeInfo(
-    kind="zone-plate",
-    diameter_m=180e-6,
-    outermost_zone_m=50e-9,
-    central_stop_m=60e-6,
-    defocus_m=300e-6,
-    modes=2,
-    coherent_fraction=0.92,
-)
-"""The optics as the beamline believes them to be."""
-
-TRUE_DEFOCUS_M = 318e-6
-"""How far behind the focus the sample really is."""
-
-GEOMETRY = Geometry(energy_kev=8.8, distance_m=0.95, detector_pixel_m=75e-6)
-"""A field of 1.78 um in each frame: 13.9 nm an object pixel with frames of 128 pixels."""
 
 
 @dataclass(frozen=True)
@@ -92,195 +45,22 @@ class Beamline:
     """What is played back; None for a simulation."""
 
 
-def _write(folder: Path | str | None, name: str, array: npt.NDArray[np.generic], what: str) -> str:
-    """Save `array` and return its address for the metadata."""
+def written(folder: Path | str | None, name: str, array: npt.NDArray[np.generic], what: str) -> str:
+    """Save `array` as ``folder/name`` and return its ``file://`` address for the metadata.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no folder, or it cannot be written to.
+    """
     if folder is None:
         raise ConfigurationError(f"folder is None, but {what} has to be written; give a folder that stays")
     path = Path(folder).resolve() / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, array)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{what} cannot be written to {path}: {error.strerror}; give another folder"
+        ) from error
     return path.as_uri()
-
-
-def simulated_beamline(
-    specimen: str | ComplexArray = "siemens-star",
-    *,
-    frame_size: int = 128,
-    photons_per_frame: float = 5e5,
-    exposure_s: float = 0.05,
-    overlap: float = 0.7,
-    field_m: tuple[float, float] = (6e-6, 6e-6),
-    folder: Path | str | None = None,
-    detector_model: DetectorModel | None = None,
-    orientation: Orientation | None = None,
-    axis_signs: tuple[Literal[-1, 1], Literal[-1, 1]] = (1, 1),
-    stage_errors: AxisErrors | None = PIEZO_ERRORS,
-    speedup: float = 100.0,
-    seed: int = 0,
-) -> Beamline:
-    """Return a zone-plate beamline at 8.8 keV with a sample, true to the physics and without any hardware.
-
-    The sample stands 318 um behind the focus, where the probe has about 0.9 um across and two coherent modes. The
-    metadata hold the design of the optics, which puts the sample at 300 um: a little wrong, as at a beamline.
-
-    Parameters
-    ----------
-    specimen:
-        A name of :data:`SPECIMENS`, or an object (Y, X) complex64 that is large enough for the field.
-    frame_size:
-        Pixels along a side of a frame; the object's pixel is 1.78 um divided by it.
-    photons_per_frame:
-        That meet the sample in each exposure.
-    exposure_s:
-        Exposure of a frame, seconds.
-    overlap:
-        Linear overlap of neighbouring probes in the pattern.
-    field_m:
-        Height and width of the scanned field, metres.
-    folder:
-        Where ``mask.npy`` is written, for the metadata to refer to; needed where the detector has bad pixels.
-    detector_model:
-        None for the standard one: 0.1 % dead and 0.05 % hot pixels where there is a `folder`, else a perfect one.
-    orientation, axis_signs:
-        How the detector is mounted, and which way the stage counts; both are told by the metadata.
-    stage_errors:
-        Of y and x, micrometres; None for an ideal stage.
-    speedup:
-        How many times faster than real time moves and exposures are; 1 is real time, 1e6 waits for nothing.
-    seed:
-        Of sample, noise and stage.
-
-    Raises
-    ------
-    ConfigurationError
-        When the specimen is not known, or the mask has nowhere to go.
-    DatasetError
-        When the optics do not fit the frames.
-    """
-    truth_info = DESIGN.model_copy(update={"defocus_m": TRUE_DEFOCUS_M})
-    probe = probe_from_info(truth_info, GEOMETRY, frame_size)
-    pixel_m = GEOMETRY.pixel_size_m(frame_size)
-    diameter = probe_diameter_m(probe_from_info(DESIGN, GEOMETRY, frame_size), pixel_m)
-    if not 0 <= overlap < 1:
-        raise ConfigurationError(f"overlap is {overlap}; allowed is 0 to below 1, 0.65 to 0.75 reconstructs well")
-    pattern = _pattern(field_m, (1 - overlap) * diameter)
-    obj = _specimen(specimen, pattern, frame_size, pixel_m, seed)
-    model = detector_model
-    if model is None:
-        faults = {"dead_fraction": 1e-3, "hot_fraction": 5e-4} if folder is not None else {}
-        model = DetectorModel(saturation=2**16 - 1, seed=seed, **faults)
-    mask = model.mask((frame_size, frame_size))
-    orientation = orientation or Orientation()
-    room = (min(obj.shape) - frame_size) / 2 * pixel_m * 1e6
-    stage = SimulatedStage(
-        limits=(-room + 0.1, room - 0.1),
-        errors=stage_errors,
-        speedup=speedup,
-        seed=seed,
-    )
-    detector = SimulatedDetector(
-        stage=stage,
-        obj=obj,
-        probe=probe,
-        propagator=propagator_for(GEOMETRY, "far-field", frame_size),
-        pixel_size_m=pixel_m,
-        flux_photons_s=photons_per_frame / exposure_s,
-        model=model,
-        exposure_s=exposure_s,
-        orientation=orientation,
-        axis_signs=axis_signs,
-        speedup=speedup,
-        seed=seed,
-    )
-    metadata = PtychographyMetadata(
-        frames_key=detector.image.name,
-        position_keys=(stage.y.name, stage.x.name),
-        position_unit="um",
-        axis_signs=axis_signs,
-        orientation=orientation,
-        geometry=GEOMETRY,
-        mask_uri=_write(folder, "mask.npy", mask, "the mask of bad pixels") if mask.any() else None,
-        saturation=model.saturation,
-        exposure_s=exposure_s,
-        probe=DESIGN,
-        probe_diameter_m=diameter,
-    )
-    return Beamline(stage, detector, metadata, pattern, probe=probe, truth=obj)
-
-
-def _pattern(field_m: tuple[float, float], neighbour_m: float) -> ScanPattern:
-    """Return a Fermat spiral whose median distance between neighbours is `neighbour_m`."""
-    first = fermat(*field_m, neighbour_m)
-    return fermat(*field_m, neighbour_m * neighbour_m / (first.step_m() or neighbour_m))
-
-
-def _specimen(
-    specimen: str | ComplexArray, pattern: ScanPattern, frame_size: int, pixel_m: float, seed: int
-) -> ComplexArray:
-    """Return the object: as given, or large enough for the pattern and 0.5 um more on each side."""
-    reach = 2 * np.abs(pattern.positions).max(axis=0) + 2 * 0.5e-6
-    needed = np.ceil(reach / pixel_m).astype(int) + frame_size
-    shape = (int(needed[0]), int(needed[1]))
-    if not isinstance(specimen, str):
-        if specimen.ndim != 2 or (np.asarray(specimen.shape) < needed).any():
-            raise ConfigurationError(
-                f"the specimen has shape {specimen.shape}; the field needs (Y, X) of at least {shape} pixels of "
-                f"{pixel_m * 1e9:.2f} nm: give a larger one, or a smaller field_m"
-            )
-        return np.asarray(specimen, np.complex64)
-    if specimen not in SPECIMENS:
-        known = ", ".join(sorted(SPECIMENS))
-        raise ConfigurationError(f"specimen is {specimen!r}; allowed are {known}, or an array (Y, X) complex64")
-    return SPECIMENS[specimen](shape, seed=seed)
-
-
-def replay_beamline(
-    dataset: PtychoDataset,
-    *,
-    folder: Path | str | None = None,
-    rate_hz: float | Literal["recorded"] = FASTEST_HZ,
-    speedup: float = 1e6,
-) -> Beamline:
-    """Return a beamline that plays `dataset` back, as if it were measured now.
-
-    Parameters
-    ----------
-    dataset:
-        Far or near field, in metres or in pixels; its frames stay where they are and are read one by one.
-    folder:
-        Where ``probe.npy`` and ``mask.npy`` are written, for the metadata to refer to; needed where the dataset has
-        a probe or a mask.
-    rate_hz:
-        Frames per second; 1e6 is as fast as possible, ``"recorded"`` the recorded pace.
-    speedup:
-        Of the stage, see :class:`SimulatedStage`; 1e6 moves at once.
-
-    Raises
-    ------
-    ConfigurationError
-        When there is a probe or a mask and no folder.
-    DatasetError
-        When the dataset is faulty.
-    """
-    stage = ReplayStage(dataset=dataset.validate(), speedup=speedup)
-    detector = ReplayDetector(dataset=dataset, stage=stage, rate_hz=rate_hz)
-    unit, length = unit_of(dataset)
-    probe, in_metres = dataset.probe, unit != "px"
-    known, diameter = None, None
-    if probe is not None:
-        known = ProbeInfo(kind="file", modes=len(probe), uri=_write(folder, "probe.npy", probe, "the probe"))
-        if in_metres and dataset.pixel_size_m is not None:
-            diameter = probe_diameter_m(probe, dataset.pixel_size_m)
-    mask = None if dataset.mask is None else _write(folder, "mask.npy", dataset.mask, "the mask")
-    metadata = PtychographyMetadata(
-        frames_key=detector.image.name,
-        position_keys=(stage.y.name, stage.x.name),
-        position_unit="um" if in_metres else "px",
-        geometry=dataset.geometry if in_metres else None,
-        mask_uri=mask,
-        rotation_deg=dataset.rotation_deg,
-        probe=known,
-        probe_diameter_m=diameter,
-    )
-    pixels = dataset.positions if in_metres else dataset.positions / length
-    return Beamline(stage, detector, metadata, from_positions(pixels, "recorded"), probe=probe, dataset=dataset)

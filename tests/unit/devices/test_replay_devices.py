@@ -41,7 +41,10 @@ def test_where_nothing_was_recorded_is_said():
     assert go(b, (5.0, 7.0)) == 1
 
 
-def test_faults_of_the_dataset_and_the_folder():
+def test_faults_of_the_dataset_and_the_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"the mask cannot be written to .*; give another folder"):
+        replay_beamline(dataset(mask=np.eye(16, dtype=bool)), folder=tmp_path / "file")
     with pytest.raises(DatasetError, match="positions"):
         replay_beamline(dataset(positions=np.zeros((3, 2))))
     with pytest.raises(ConfigurationError, match="folder is None, but the probe has to be written"):
