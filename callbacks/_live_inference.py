@@ -105,6 +105,7 @@ class LiveInference:
         self._board = LiveBoard.create(self.name)
         self._board.write({"state": "starting", "model": str(model)})
         self._view = LiveView(self.name)
+        self._last: LiveStatus | None = None
         arguments = ["--session", self.name, "--model", str(model), "--folder", str(self.folder), "--batch", str(batch)]
         self._supervisor = EdgeSupervisor(
             arguments,
@@ -250,8 +251,8 @@ class LiveInference:
     # for people -------------------------------------------------------------------------------------------------------
 
     def status(self) -> LiveStatus:
-        """Return how the edge process fares."""
-        return self._view.status()
+        """Return how the edge process fares, or fared when it was closed."""
+        return self._view.status() if self._last is None else self._last
 
     def wait_ready(self, timeout_s: float = 60.0) -> LiveStatus:
         """Return once the network is loaded and frames will be inferred without delay.
@@ -315,6 +316,7 @@ class LiveInference:
         self._closed = True
         self._send({"type": "quit"})
         self._supervisor.close(timeout_s)
+        self._last = self._view.status()
         self._view.close()
         self._board.close()
         self._ring.close()
