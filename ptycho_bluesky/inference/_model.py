@@ -1,0 +1,228 @@
+"""Models: a network with its weights and its history, loaded from a file and made ready for a probe."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ptycho_bluesky.config import settings
+from ptycho_bluesky.errors import FormatError, InferenceError
+from ptycho_bluesky.inference._fitting import Fitting, fit_probe
+from ptycho_bluesky.inference._predictors import PlainPredictor, ProbePredictor, checked_mask, checked_probe, trust
+from ptycho_bluesky.inference._protocol import Predictor
+from ptycho_bluesky.inference._ptychonn import PtychoNN, PtychoNNPhase
+from ptycho_bluesky.inference._vit import ProbeViT, ProbeViTSizes
+from ptycho_bluesky.inference._weights import read_weights, write_weights
+
+__all__ = ["DEFAULT_MODEL", "LoadedModel", "ProbeViTModel", "PtychoNNModel", "load_model"]
+
+DEFAULT_MODEL = "default"
+"""Name of the model that comes with the package."""
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+class LoadedModel(Protocol):
+    """What every loaded model has, beside being a :class:`Model`."""
+
+    name: str
+    """For titles and messages."""
+
+    content_hash: str
+    """SHA-256 of architecture and weights."""
+
+    notes: dict[str, Any]
+    """How it was trained and how good it is, as far as its file says."""
+
+    def for_probe(
+        self,
+        probe: npt.NDArray[np.complex64] | None,
+        pixel_size_m: float | None,
+        frame_size: int,
+        /,
+        *,
+        mask: npt.NDArray[np.bool_] | None = None,
+    ) -> Predictor:
+        """Return the predictor for a probe (modes, H, W) and frames of `frame_size`; `mask` (H, W) True = bad."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProbeViTModel:
+    """ProbeViT with its weights: amplitude and phase from a frame and the probe."""
+
+    name: str
+    network: ProbeViT
+    content_hash: str
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def for_probe(
+        self,
+        probe: npt.NDArray[np.complex64] | None,
+        pixel_size_m: float | None,
+        frame_size: int,
+        /,
+        *,
+        mask: npt.NDArray[np.bool_] | None = None,
+    ) -> Predictor:
+        """Return the predictor for a probe.
+
+        Frames larger than the network's are binned as far as the beam leaves room, then cropped; smaller ones are
+        filled up with unmeasured pixels. ``Patches.scale`` and ``offset`` say what that does to the object's pixels.
+
+        Parameters
+        ----------
+        probe:
+            (modes, H, W), strongest first; its scale does not matter. Three modes are used.
+        pixel_size_m:
+            Not needed: everything is in pixels.
+        frame_size:
+            Side of the frames, pixels.
+        mask:
+            (H, W) True = bad pixel.
+
+        Raises
+        ------
+        InferenceError
+            When the probe is missing or does not fit the frames.
+        """
+        if probe is None:
+            raise InferenceError(
+                f"model {self.name!r} needs the probe, and none is known: give one in the run's metadata (ProbeInfo), "
+                "a probe file, or use a network of the PtychoNN kind"
+            )
+        probe = checked_probe(probe, frame_size)[:3]
+        fitting = fit_probe(probe, frame_size, self.network.sizes.size)
+        return ProbePredictor(self.network, fitting, fitting.probe(probe), fitting.good(checked_mask(mask, frame_size)))
+
+    def save(self, path: Path) -> str:
+        """Write the model file and return its content hash."""
+        weights = {k: v.detach().cpu().numpy() for k, v in self.network.state_dict().items()}
+        return write_weights(path, weights, _architecture(self.network), self.notes)
+
+
+@dataclass(frozen=True)
+class PtychoNNModel:
+    """A published PtychoNN with its weights: raw counts in, the probe of its training built in."""
+
+    name: str
+    network: PtychoNN | PtychoNNPhase
+    content_hash: str
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def for_probe(
+        self,
+        probe: npt.NDArray[np.complex64] | None,
+        pixel_size_m: float | None,
+        frame_size: int,
+        /,
+        *,
+        mask: npt.NDArray[np.bool_] | None = None,
+    ) -> Predictor:
+        """Return the predictor; `probe` weighs the pixels of a patch (None: a Hann window), no more.
+
+        Frames are cropped or filled up to the size the network was trained on; bad pixels count 0.
+
+        Raises
+        ------
+        InferenceError
+            When probe or mask do not fit the frames.
+        """
+        size = self.network.frame_size
+        fitting = Fitting(frame_size, size)
+        if probe is None:
+            hann = np.hanning(size + 1)[:size]
+            weight = (hann[:, None] * hann[None]).astype(np.float32)
+        else:
+            weight = trust(fitting.probe(checked_probe(probe, frame_size)))
+        return PlainPredictor(self.network, fitting, weight, fitting.good(checked_mask(mask, frame_size)))
+
+
+def _architecture(network: ProbeViT) -> dict[str, Any]:
+    return {"kind": "probe-vit", **network.sizes.to_json()}
+
+
+def _own(path: Path, name: str) -> ProbeViTModel:
+    weights, architecture, notes, digest = read_weights(path)
+    sizes = dict(architecture)
+    if (kind := sizes.pop("kind", None)) != "probe-vit":
+        raise FormatError(f"model file {path} holds a network of kind {kind!r}; this release knows 'probe-vit'")
+    try:
+        network = ProbeViT(ProbeViTSizes(**sizes))
+        network.load_state_dict({k: torch.from_numpy(v.astype(np.float32)) for k, v in weights.items()})
+    except (TypeError, RuntimeError) as error:
+        raise FormatError(f"model file {path} does not hold the weights of its architecture: {error}") from error
+    return ProbeViTModel(name, network.eval(), digest, notes)
+
+
+def _published(path: Path, name: str) -> PtychoNNModel:
+    """Load a state dict of the PtychoNN family; its first layer's width and its heads tell which."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise FormatError(
+            f"{path} is no state dict that can be loaded safely ({str(error).splitlines()[0]}); save it by "
+            "torch.save(network.state_dict(), path)"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise FormatError(f"{path} holds a {type(state).__name__}, not a state dict (names and tensors)")
+    state = {k.removeprefix("module."): v for k, v in state.items()}  # DataParallel's prefix
+    first = state.get("encoder.0.weight")
+    if first is None or first.ndim != 4:
+        found = ", ".join(list(state)[:4])
+        raise FormatError(
+            f"{path} is no PtychoNN: it has no 'encoder.0.weight', but {found} ...; give PtychoNN weights"
+        )
+    two_heads = any(k.startswith("decoder1.") for k in state)
+    network = PtychoNN(first.shape[0]) if two_heads else PtychoNNPhase(first.shape[0])
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())[:300]
+        raise FormatError(f"{path} does not fit {type(network).__name__}: {text}") from error
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode() + np.ascontiguousarray(state[key].numpy()).tobytes())
+    return PtychoNNModel(name, cast(Any, nn.Module.eval(network)), digest.hexdigest())
+
+
+def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> ProbeViTModel | PtychoNNModel:
+    """Load a model: the one that comes with the package, one by name, or a file.
+
+    Parameters
+    ----------
+    name_or_path:
+        ``"default"``; the name of a file ``<name>.safetensors`` in ``<home>/models``; or a path: a model file of this
+        package (``.safetensors``), or a state dict of a published PtychoNN (``.pth``, ``.pt``).
+
+    Raises
+    ------
+    InferenceError
+        When there is no such model; the text lists those there are.
+    FormatError
+        When the file is not a model, of another version, or damaged.
+    """
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        folders = (SHIPPED, settings().home / "models")
+        known = {p.stem: p for folder in folders for p in sorted(folder.glob("*.safetensors"))}
+        if str(name_or_path) not in known:
+            raise InferenceError(
+                f"there is no model or model file {str(name_or_path)!r}; there are "
+                f"{', '.join(sorted(known)) or 'none'} (in "
+                f"{' and '.join(map(str, folders))}); give one of these, or a path"
+            )
+        path = known[str(name_or_path)]
+    with path.open("rb") as file:
+        beginning = file.read(16)
+    if path.suffix == ".safetensors" or beginning[8:9] == b"{":
+        return _own(path, path.stem)
+    return _published(path, path.stem)
