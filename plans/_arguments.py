@@ -20,7 +20,7 @@ from ptycho_bluesky.experiment import (
     snake,
 )
 
-__all__ = ["PATTERNS", "device_positions", "metadata_from", "pattern_from"]
+__all__ = ["PATTERNS", "device_positions", "metadata_from", "overlap_of", "pattern_from"]
 
 PATTERNS: dict[str, Callable[..., ScanPattern]] = {
     "fermat": fermat,
@@ -83,3 +83,11 @@ def device_positions(pattern: ScanPattern, metadata: PtychographyMetadata) -> np
     """Return (N, 2) what the y and x devices are set to: signs applied, in their unit; pixels stay pixels."""
     unit = POSITION_UNITS_M.get(metadata.position_unit, 1.0)
     return np.asarray(pattern.positions * np.asarray(metadata.axis_signs) / unit)
+
+
+def overlap_of(pattern: ScanPattern, metadata: PtychographyMetadata) -> float | None:
+    """Return the linear overlap of neighbouring probes, None where the probe's size or the unit is not known."""
+    diameter = metadata.probe_diameter_m
+    if diameter is None or metadata.position_unit == "px" or len(pattern) < 2:
+        return None
+    return pattern.overlap(diameter)

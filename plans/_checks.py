@@ -16,12 +16,15 @@ __all__ = ["scan_faults"]
 
 Plan = Generator[Any, Any, Any]
 
+ANSWER_S = 10.0
+"""Seconds within which a device has to say what it delivers and allows."""
+
 
 def _called(function: Any, *args: Any) -> Plan:
     """Call a device's function, in the RunEngine's event loop where it is a coroutine."""
     if not inspect.iscoroutinefunction(function):
         return function(*args)
-    (task,) = yield from bps.wait_for([lambda: function(*args)])
+    (task,) = yield from bps.wait_for([lambda: function(*args)], timeout=ANSWER_S)
     return task.result()
 
 
@@ -32,6 +35,7 @@ def scan_faults(
     pattern: ScanPattern,
     metadata: PtychographyMetadata,
     md: Mapping[str, Any],
+    overlap: float | None,
     min_overlap: float | None,
 ) -> Plan:
     """Return, as a plan, the list of all faults of a scan in plain words; nothing moves, no document is made."""
@@ -39,7 +43,7 @@ def scan_faults(
     if "ptychography" in md:
         faults.append("md has the key 'ptychography', which the plan fills itself; give its contents as metadata")
     if min_overlap is not None:
-        faults += _overlap(pattern, metadata, min_overlap)
+        faults += _overlap(metadata, overlap, min_overlap)
     bad = [
         f"{role} is {device!r}, which cannot be moved"
         for role, device in (("y", y), ("x", x))
@@ -58,17 +62,14 @@ def scan_faults(
     return faults
 
 
-def _overlap(pattern: ScanPattern, metadata: PtychographyMetadata, min_overlap: float) -> list[str]:
-    diameter = metadata.probe_diameter_m
-    if diameter is None or metadata.position_unit == "px" or len(pattern) < 2:
+def _overlap(metadata: PtychographyMetadata, overlap: float | None, min_overlap: float) -> list[str]:
+    if overlap is None or overlap >= min_overlap:
         return []
-    overlap = pattern.overlap(diameter)
-    if overlap >= min_overlap:
-        return []
+    diameter_um = (metadata.probe_diameter_m or 0.0) * 1e6
     return [
-        f"neighbouring probes overlap by {overlap:.0%} (step {pattern.step_m() * 1e6:.3g} um, probe "
-        f"{diameter * 1e6:.3g} um); at least {min_overlap:.0%} is allowed: a step of "
-        f"{(1 - min_overlap) * diameter * 1e6:.3g} um or less, a larger probe, or min_overlap=None for no check"
+        f"neighbouring probes overlap by {overlap:.0%} (their diameter is {diameter_um:.3g} um); at least "
+        f"{min_overlap:.0%} is allowed: a step of {(1 - min_overlap) * diameter_um:.3g} um or less, a larger probe, or "
+        "min_overlap=None for no check"
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ptycho_bluesky.errors import PlanError, report
 from ptycho_bluesky.experiment import PtychographyMetadata, ScanPattern
-from ptycho_bluesky.plans._arguments import metadata_from, pattern_from
+from ptycho_bluesky.plans._arguments import metadata_from, overlap_of, pattern_from
 
 __all__ = ["ScanEstimate", "estimate_scan"]
 
@@ -120,7 +120,7 @@ def estimate_scan(
         photons=photons,
         fluence_photons_m2=fluence,
         data_bytes=None if frame_shape is None else len(pattern) * frame_shape[0] * frame_shape[1] * bytes_per_pixel,
-        overlap=pattern.overlap(known) if known is not None and len(pattern) > 1 else None,
+        overlap=overlap_of(pattern, metadata),
         step=pattern.step_m(),
         extent=pattern.extent_m,
         unit="m" if lengths else "px",

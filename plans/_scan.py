@@ -11,7 +11,7 @@ from bluesky.protocols import Movable, Readable
 
 from ptycho_bluesky.errors import PlanError, report
 from ptycho_bluesky.experiment import PatternInfo, PtychographyMetadata, ScanPattern
-from ptycho_bluesky.plans._arguments import device_positions, metadata_from, pattern_from
+from ptycho_bluesky.plans._arguments import device_positions, metadata_from, overlap_of, pattern_from
 from ptycho_bluesky.plans._checks import scan_faults
 from ptycho_bluesky.plans._stubs import halt, move_and_read, save_once_wrapper
 
@@ -80,11 +80,13 @@ def ptycho_scan(
     >>> RE(ptycho_scan([b.detector], b.stage.y, b.stage.x, b.pattern, metadata=b.metadata))  # doctest: +SKIP
     """
     detectors, pattern, metadata = list(detectors), pattern_from(pattern), metadata_from(metadata)
-    faults = yield from scan_faults(detectors, y, x, pattern, metadata, md or {}, min_overlap)
+    overlap = overlap_of(pattern, metadata)
+    faults = yield from scan_faults(detectors, y, x, pattern, metadata, md or {}, overlap, min_overlap)
     if faults:
         raise PlanError(report("scan refused, nothing has moved", faults))
     positions = device_positions(pattern, metadata)
-    start = _start_metadata(detectors, y, x, pattern, metadata, positions)
+    block = metadata.model_copy(update={"pattern": _pattern_info(pattern, overlap)})
+    start = _start_metadata(detectors, y, x, pattern, block, positions)
     start["plan_args"] |= {
         "per_step": repr(per_step),
         "min_overlap": min_overlap,
@@ -114,9 +116,6 @@ def _start_metadata(
     positions: Any,
 ) -> dict[str, Any]:
     """Return what the start document says of the scan, the way Bluesky's own plans do."""
-    lengths = metadata.probe_diameter_m is not None and metadata.position_unit != "px"
-    overlap = pattern.overlap(metadata.probe_diameter_m or 1.0) if lengths and len(pattern) > 1 else None
-    info = PatternInfo(name=pattern.name, parameters=pattern.parameters, num_points=len(pattern), overlap=overlap)
     hints: dict[str, Any] = {"dimensions": [([key], "primary") for key in metadata.position_keys]}
     start: dict[str, Any] = {
         "plan_name": "ptycho_scan",
@@ -133,12 +132,16 @@ def _start_metadata(
         "num_intervals": len(pattern) - 1,
         "extents": tuple(_extents(pattern, positions)),
         "hints": hints,
-        "ptychography": metadata.model_copy(update={"pattern": info}).to_start(),
+        "ptychography": metadata.to_start(),
     }
     if pattern.shape is not None:
         hints["gridding"] = "rectilinear"
         start |= {"shape": tuple(pattern.shape), "snaking": (False, pattern.snaking)}
     return start
+
+
+def _pattern_info(pattern: ScanPattern, overlap: float | None) -> PatternInfo:
+    return PatternInfo(name=pattern.name, parameters=pattern.parameters, num_points=len(pattern), overlap=overlap)
 
 
 def _extents(pattern: ScanPattern, positions: Any) -> list[list[float]]:

@@ -13,6 +13,9 @@ __all__ = ["halt", "move_and_read", "save_once_wrapper"]
 
 Plan = Generator[Any, Any, Any]
 
+STOP_S = 10.0
+"""Seconds within which devices have to obey a stop."""
+
 # Messages that come with every point are made by hand: each of Bluesky's own stubs formats a stack trace when it is
 # called, to warn of plans that are never iterated, and that was a quarter of an event's time.
 
@@ -73,7 +76,7 @@ def halt(devices: Sequence[Any]) -> Plan:
 
     stoppable = [stopping(device) for device in devices if hasattr(device, "stop")]
     if stoppable:
-        yield from bps.wait_for(stoppable)
+        yield from bps.wait_for(stoppable, timeout=STOP_S)
 
 
 def save_once_wrapper(plan: Plan) -> Plan:

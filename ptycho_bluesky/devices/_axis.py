@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -180,7 +182,14 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
                 "nothing has moved, give a position inside"
             )
 
-    def set(self, new_position: float, *, timeout: float | None = None, **kwargs: Any) -> MoveStatus:
+    def set(
+        self,
+        new_position: float,
+        *,
+        timeout: float | None = None,
+        moved_cb: Callable[..., None] | None = None,
+        wait: bool = False,
+    ) -> MoveStatus:
         """Start a move and return its status at once.
 
         Parameters
@@ -189,6 +198,10 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
             Where to, in the axis's unit.
         timeout:
             Seconds after which the status fails; None for the time that the move needs.
+        moved_cb:
+            Called as ``moved_cb(status, obj=axis)`` at the end of the move.
+        wait:
+            Whether to return only when the move is over.
 
         Raises
         ------
@@ -211,9 +224,21 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
             self._finish(motion)
         else:
             self._wake(motion)
+        if moved_cb is not None:
+            status.add_callback(partial(moved_cb, obj=self))
+        if wait:
+            status.wait()
         return status
 
-    move = set
+    def move(
+        self,
+        position: float,
+        wait: bool = True,
+        timeout: float | None = None,
+        moved_cb: Callable[..., None] | None = None,
+    ) -> MoveStatus:
+        """Move, and by default return only when the move is over: for the console. See :meth:`set`."""
+        return self.set(position, timeout=timeout, moved_cb=moved_cb, wait=wait)
 
     def stop(self, *, success: bool = False) -> None:
         """Stop here and now; a move in progress ends, as done where `success`, else with a DeviceError."""

@@ -172,6 +172,15 @@ def test_an_axis_in_motion_cannot_be_declared_elsewhere():
     assert s.rotation.position == 12.5
 
 
+def test_move_at_the_console_waits_unless_told():
+    s, ended = stage(velocity=100.0, speedup=1.0), []
+    status = s.y.move(5.0, moved_cb=lambda status, obj: ended.append((status, obj)))
+    assert status.done and s.y.position == pytest.approx(5.0) and ended == [(status, s.y)]
+    status = s.y.move(0.0, wait=False)
+    assert not status.done
+    s.stop(success=True)
+
+
 def test_an_alarm_keeps_going_after_a_fault(caplog):
     alarm, called, now = Alarm(), threading.Event(), time.monotonic()
     order = []

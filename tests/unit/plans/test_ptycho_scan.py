@@ -9,6 +9,7 @@ from bluesky.protocols import Movable, Readable
 from event_model import DocumentNames, schema_validators
 
 from ptycho_bluesky.devices import replay_beamline, simulated_beamline
+from ptycho_bluesky.errors import PlanError
 from ptycho_bluesky.experiment import PtychoDataset, PtychographyMetadata, fermat, raster, snake
 from ptycho_bluesky.plans import device_positions, move_and_read, ptycho_scan
 
@@ -141,3 +142,23 @@ def test_the_plan_is_what_a_queue_server_lists():
     for name in parameters:
         assert name in ptycho_scan.__doc__
     assert all(isinstance(p.default, int | float | bool | None | type) for p in parameters.values())
+
+
+def test_ophyd_async_motors_are_welcome(beamline):
+    from ophyd_async.core import init_devices
+    from ophyd_async.sim import SimMotor
+
+    engine, documents = RunEngine({}, context_managers=[]), []
+    engine.subscribe(lambda name, doc: documents.append((name, doc)))
+    with init_devices():
+        row, column = SimMotor(instant=True), SimMotor(instant=True)
+    block = beamline.metadata.model_copy(update={"position_keys": ("row", "column")})
+    pattern = raster(4e-7, 4e-7, 2e-7)
+    engine(ptycho_scan([beamline.detector], row, column, pattern, metadata=block, return_to_start=True))
+    places = [(e["data"]["row"], e["data"]["column"]) for e in of(documents, "event")]
+    assert np.allclose(np.array(places) * 1e-6, pattern.positions)
+    documents.clear()
+    wrong = block.model_copy(update={"position_keys": ("row", "slit")})
+    with pytest.raises(PlanError, match=r"position_keys\[1\] is 'slit', but column delivers no such key"):
+        engine(ptycho_scan([beamline.detector], row, column, pattern, metadata=wrong))
+    assert documents == []
