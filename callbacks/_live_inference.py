@@ -42,7 +42,7 @@ READY = ("idle", "preparing", "running", "finishing")
 
 
 class LiveInference:
-    """A callback that shows the sample while it is scanned: ``RE.subscribe(LiveInference("my-model"))``.
+    """A callback that shows the sample while it is scanned: ``RE.subscribe(LiveInference())``.
 
     Constructing it starts the edge process, which loads the network while the console goes on; see :meth:`wait_ready`.
     In the RunEngine's thread it only copies frames into shared memory (files: announces ranges of them). Nothing that
@@ -55,7 +55,8 @@ class LiveInference:
     Parameters
     ----------
     model:
-        Name or path of the network, as ``load_model`` takes it, or ``package.module:factory``.
+        Name or path of the network, as ``load_model`` takes it, or ``package.module:factory``; by default the one that
+        comes with the package.
     probe:
         (modes, H, W) or (H, W); by default it is computed from what the run's metadata say.
     folder:
@@ -75,7 +76,7 @@ class LiveInference:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path = "default",
         *,
         probe: npt.NDArray[np.complexfloating] | None = None,
         folder: Path | None = None,

@@ -68,12 +68,19 @@ class CachedModel:
         self._made: OrderedDict[tuple[object, ...], Predictor] = OrderedDict()
 
     def for_probe(
-        self, probe: npt.NDArray[np.complex64] | None, pixel_size_m: float | None, frame_size: int, /
+        self,
+        probe: npt.NDArray[np.complex64] | None,
+        pixel_size_m: float | None,
+        frame_size: int,
+        /,
+        *,
+        mask: npt.NDArray[np.bool_] | None = None,
     ) -> Predictor:
         """Return the predictor, made now or before."""
-        key = (None if probe is None else probe.tobytes(), pixel_size_m, frame_size)
+        arrays = (None if array is None else array.tobytes() for array in (probe, mask))
+        key = (*arrays, pixel_size_m, frame_size)
         if key not in self._made:
-            self._made[key] = self._model.for_probe(probe, pixel_size_m, frame_size)
+            self._made[key] = self._model.for_probe(probe, pixel_size_m, frame_size, mask=mask)
         self._made.move_to_end(key)
         while len(self._made) > 4:
             self._made.popitem(last=False)

@@ -53,6 +53,8 @@ class FrameGate:
         self._pixels_per_unit = np.array(metadata.axis_signs) * unit / (self.pixel_size_m or 1.0)
         self._bad = self._mask()
         self._roll = self._to_centre()
+        self.mask = None if self._bad is None else self._turned(self._bad)
+        """(H, W) bad pixels as prepared frames have them; None where all are good."""
 
     def _mask(self) -> npt.NDArray[np.bool_] | None:
         if self.metadata.mask_uri is None:
@@ -130,5 +132,9 @@ class FrameGate:
             high = float(frame.max())
         if high == 0:
             raise Refused("all zero")
+        return self._turned(frame)
+
+    def _turned(self, frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a frame or mask the house's way round, the zero frequency in the centre."""
         turned = self.metadata.orientation.apply(frame)
-        return np.ascontiguousarray(np.roll(turned, self._roll, (0, 1)) if any(self._roll) else turned, np.float32)
+        return np.ascontiguousarray(np.roll(turned, self._roll, (0, 1)) if any(self._roll) else turned)

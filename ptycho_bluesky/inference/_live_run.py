@@ -109,7 +109,7 @@ class LiveRun:
             self._gate = FrameGate(self.metadata, shape)
             size, geometry = self._gate.frame_size, self.metadata.geometry
             probe = self._probe(size)
-            self._predictor = self._model.for_probe(probe, self._gate.pixel_size_m, size)
+            self._predictor = self._model.for_probe(probe, self._gate.pixel_size_m, size, mask=self._gate.mask)
             if probe is not None:
                 modality = "far-field" if geometry is None else geometry.modality
                 self._misfit = Misfit(probe, propagator_for(geometry, modality, size))

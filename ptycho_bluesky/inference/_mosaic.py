@@ -40,8 +40,8 @@ def _shift(patch, fy, fx, out):  # type: ignore[no-untyped-def]
 def _add(canvas, moved, i0, j0, residual, min_overlap, fresh):  # type: ignore[no-untyped-def]
     """Add a moved patch to `canvas` (5, Y, X) at (i0, j0), turned to agree with what lies there already.
 
-    The last layer numbers islands: areas whose phases have been matched. A patch that overlaps several joins them to the
-    oldest. Returns whether the patch began a new island, `fresh`.
+    The last layer numbers islands: areas whose phases have been matched. A patch that overlaps several joins them to
+    the oldest. Returns whether the patch began a new island, `fresh`.
     """
     _, h, w = moved.shape
     names, sums = np.zeros(ISLANDS), np.zeros((ISLANDS, 3))  # of each island: Re, Im of sum conj(M) P; shared weight

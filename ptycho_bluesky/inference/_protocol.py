@@ -47,7 +47,13 @@ class Model(Protocol):
     """A network and its weights, loaded."""
 
     def for_probe(
-        self, probe: npt.NDArray[np.complex64] | None, pixel_size_m: float | None, frame_size: int, /
+        self,
+        probe: npt.NDArray[np.complex64] | None,
+        pixel_size_m: float | None,
+        frame_size: int,
+        /,
+        *,
+        mask: npt.NDArray[np.bool_] | None = None,
     ) -> Predictor:
         """Return the predictor for a probe (modes, H, W), or None where it is not known.
 
@@ -59,5 +65,7 @@ class Model(Protocol):
             Side of an object pixel in metres; None where positions are in object pixels.
         frame_size:
             Side of the square frames, pixels.
+        mask:
+            (H, W) True = bad pixel, which is 0 in every frame; None where all are good.
         """
         ...

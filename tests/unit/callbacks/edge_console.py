@@ -67,19 +67,24 @@ def scan(count, *, each=lambda k: None, spoil=lambda k, frame: frame, pause_s=0.
     return uid
 
 
+def say(text):
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def main(model, folder, count):
     RE = RunEngine({})
     live = LiveInference(model, folder=Path(folder), ring_mib=4)
     RE.subscribe(live)
     live.wait_ready(60)
-    print(live.name, flush=True)
+    say(live.name)
 
     def each(k):
         if k == 20:
-            print("halfway", flush=True)
+            say("halfway")
 
     RE(scan(int(count), each=each, pause_s=0.01))
-    print(live.wait(60)["frames_inferred"], flush=True)
+    say(live.wait(60)["frames_inferred"])
     live.close()
 
 

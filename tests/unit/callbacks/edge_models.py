@@ -30,7 +30,7 @@ class Exact:
     delay_s = 0.0
     scale, offset = 1.0, (0.0, 0.0)
 
-    def for_probe(self, probe, pixel_size_m, frame_size, /):
+    def for_probe(self, probe, pixel_size_m, frame_size, /, *, mask=None):
         n = int(frame_size / self.scale)
         i = (np.arange(n) - n / 2 + 0.5) / (n / 6)
         weight = np.exp(-(i[:, None] ** 2 + i[None] ** 2) / 2).astype(np.float32)
@@ -58,7 +58,7 @@ class Coarse(Exact):
 
 
 class Unready(Exact):
-    def for_probe(self, probe, pixel_size_m, frame_size, /):
+    def for_probe(self, probe, pixel_size_m, frame_size, /, *, mask=None):
         raise ValueError("this network wants a probe of its own")
 
 
@@ -70,7 +70,7 @@ class Broken:
 class Faulty(Exact):
     """Fails on frames with a mark; answers NaN on others."""
 
-    def for_probe(self, probe, pixel_size_m, frame_size, /):
+    def for_probe(self, probe, pixel_size_m, frame_size, /, *, mask=None):
         exact = super().for_probe(probe, pixel_size_m, frame_size)
 
         def predict(frames):

@@ -20,8 +20,8 @@ from ptycho_bluesky.stream import LiveView, find_segments
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))
-import edge_console
-import edge_models
+import edge_console  # noqa: E402
+import edge_models  # noqa: E402
 
 SCAN_S = 60.0
 
@@ -292,14 +292,22 @@ def test_frames_in_files_are_read_by_the_edge_process(warm, tmp_path):
     assert phase_error(result) < 0.02
 
 
-def console(tmp_path, model="Exact", count=80):
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "edge_console.py"), f"edge_models:{model}", str(tmp_path), str(count)],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+@pytest.fixture
+def console():
+    started = []
+
+    def start(folder, count=80):
+        command = [sys.executable, str(HERE / "edge_console.py"), "edge_models:Exact", str(folder), str(count)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        one.communicate()
 
 
-def test_two_consoles_do_not_meet_and_the_death_of_one_lets_its_edge_process_finish(tmp_path):
+def test_two_consoles_do_not_meet_and_the_death_of_one_lets_its_edge_process_finish(console, tmp_path):
     dying, other = console(tmp_path / "dying"), console(tmp_path / "other", count=60)
     name, second = dying.stdout.readline().strip(), other.stdout.readline().strip()
     assert name != second

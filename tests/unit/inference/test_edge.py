@@ -265,7 +265,7 @@ def test_a_predictor_is_made_once_for_a_probe():
     made = []
 
     class Counting(edge_models.Exact):
-        def for_probe(self, probe, pixel_size_m, frame_size, /):
+        def for_probe(self, probe, pixel_size_m, frame_size, /, *, mask=None):
             made.append(frame_size)
             return super().for_probe(probe, pixel_size_m, frame_size)
 
