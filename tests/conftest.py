@@ -13,9 +13,8 @@ import pytest
 
 os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")
 
-from ptycho_bluesky.catalog import connect, stop_server
 from ptycho_bluesky.config import settings
-from ptycho_bluesky.experiment import Reconstruction
+from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -74,6 +73,8 @@ def make_result() -> Callable[..., Reconstruction]:
 @pytest.fixture(scope="session")
 def catalog_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One home with one embedded server for all tests: starting one takes 5 s."""
+    from ptycho_bluesky.catalog import connect, stop_server  # Tiled: only for tests that need it
+
     home = tmp_path_factory.mktemp("catalog-home")
     before = os.environ.get("PTYCHO_BLUESKY_HOME")
     os.environ["PTYCHO_BLUESKY_HOME"] = str(home)
@@ -92,7 +93,49 @@ def catalog_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def client(catalog_home: Path, use_home: Callable[[Path], Path]) -> Iterator[Any]:
+    from ptycho_bluesky.catalog import connect
+
     use_home(catalog_home)
     client = connect()
     yield client
     client.context.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, use_home: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home whose Tiled is away; no process of it may be left at the end."""
+    from ptycho_bluesky.dispatch import cancel, jobs
+
+    folder = use_home(tmp_path / "home")
+    monkeypatch.setenv("PTYCHO_BLUESKY_TILED_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("PTYCHO_BLUESKY_TILED_PATIENCE_S", "0.1")
+    settings.cache_clear()
+    yield folder
+    for status in jobs() if (folder / "jobs").is_dir() else []:
+        cancel(status.job_id, grace_s=0.0)
+    assert processes_of(folder) == []
+
+
+@pytest.fixture(scope="session")
+def measurement(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small file that can be reconstructed, in a fashion."""
+    from ptycho_bluesky.formats import save_dataset
+
+    rng = np.random.default_rng(0)
+    positions = np.stack(np.meshgrid(np.arange(8), np.arange(8), indexing="ij"), -1).reshape(-1, 2) * 4.0
+    frames = rng.poisson(20 * np.exp(-np.hypot(*np.mgrid[-16:16, -16:16]) / 4), (64, 32, 32)).astype(np.uint16)
+    path = tmp_path_factory.mktemp("data") / "measurement.npz"
+    save_dataset(path, PtychoDataset(frames, positions))
+    return path
+
+
+@pytest.fixture
+def make_spec(measurement: Path) -> Callable[..., Any]:
+    """Return a function that makes a JobSpec of the small measurement."""
+    from ptycho_bluesky.dispatch import FileSource, JobSpec
+
+    def make(epochs: int = 2, **changes: Any) -> JobSpec:
+        values: dict[str, Any] = {"source": FileSource(path=str(measurement)), "options": {"epochs": epochs}}
+        return JobSpec(**{**values, **changes})
+
+    return make

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
+from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._folder import FINAL, JobFolder, JobStatus
 from ptycho_bluesky.dispatch._ledger import Ledger
@@ -71,11 +73,9 @@ class LocalExecutor:
             When the folder cannot be written, or the runner cannot be started.
         """
         try:
-            job, new = self.ledger.create(spec)
-            if new:
+            job, _ = self.ledger.create(spec)
+            with self._launching(job):
                 self._launch(job)
-            elif job.status().state == "queued" and not job.runner_file.exists():
-                self.reattach(job.job_id)
         except OSError as error:
             raise DispatchError(
                 f"job {spec.job_id} could not be entered in {self.ledger.folder}: {error}; free space there, or set "
@@ -83,7 +83,18 @@ class LocalExecutor:
             ) from error
         return job.job_id
 
+    @contextlib.contextmanager
+    def _launching(self, job: JobFolder) -> Iterator[None]:
+        """Be the only one that may start this job's runner."""
+        with file_lock(job.path / "launch.lock", timeout_s=KILL_S + 5) as ours:
+            if not ours:
+                raise DispatchError(f"another process has been starting job {job.job_id} for 10 s; end it, try again")
+            yield
+
     def _launch(self, job: JobFolder) -> None:
+        """Start the runner of a job that waits for its first one."""
+        if job.runner_file.exists() or job.status().state != "queued":
+            return
         command = [sys.executable, "-m", "ptycho_bluesky.dispatch.runner", str(job.path), str(self.slots)]
         environment = {**os.environ, "PTYCHO_BLUESKY_HOME": str(settings().home)}
         with job.log_file.open("ab") as log:
@@ -106,7 +117,7 @@ class LocalExecutor:
     def reattach(self, job_id: str) -> JobStatus:
         """Return the status of a job of an earlier process; its runner is started where that was left undone."""
         job = self.ledger.job(job_id)
-        if job.status().state == "queued" and not job.runner_file.exists():
+        with self._launching(job):
             self._launch(job)
         return self.ledger.status(job.job_id)
 
@@ -161,18 +172,19 @@ class LocalExecutor:
             When the job is in another state.
         """
         job = self.ledger.job(job_id)
-        status = self.ledger.status(job.job_id)
-        if status.state not in ("failed", "lost", "cancelled"):
-            raise DispatchError(
-                f"job {job.job_id} is {status.state}; only failed, lost and cancelled jobs can be retried"
-            )
-        deadline = time.monotonic() + KILL_S
-        while job.runner_pid() is not None:  # it has said its last word, and is about to end
-            if time.monotonic() > deadline:
-                raise DispatchError(f"the runner of job {job.job_id} does not end; cancel the job, then retry it")
-            time.sleep(0.05)
-        for flag in (job.cancel_file, job.stop_file, job.runner_file):
-            flag.unlink(missing_ok=True)
-        self.ledger.record(job, "queued", attempt=status.attempt + 1)
-        self._launch(job)
+        with self._launching(job):
+            status = self.ledger.status(job.job_id)
+            if status.state not in ("failed", "lost", "cancelled"):
+                raise DispatchError(
+                    f"job {job.job_id} is {status.state}; only failed, lost and cancelled jobs can be retried"
+                )
+            deadline = time.monotonic() + KILL_S
+            while job.runner_pid() is not None:  # it has said its last word, and is about to end
+                if time.monotonic() > deadline:
+                    raise DispatchError(f"the runner of job {job.job_id} does not end; cancel the job, then retry it")
+                time.sleep(0.05)
+            for flag in (job.cancel_file, job.stop_file, job.runner_file):
+                flag.unlink(missing_ok=True)
+            self.ledger.record(job, "queued", attempt=status.attempt + 1)
+            self._launch(job)
         return job.status()

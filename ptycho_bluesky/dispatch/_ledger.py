@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._folder import FINAL, JobFolder, JobState, JobStatus
 from ptycho_bluesky.dispatch._spec import JobSpec
@@ -25,6 +26,18 @@ CREATE TABLE IF NOT EXISTS jobs (
     state TEXT NOT NULL, created REAL NOT NULL, updated REAL NOT NULL, registered INTEGER
 )
 """
+
+UPSERT = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+LOCK_S = 10.0
+"""Longest time that another process may be at the ledger; each look takes milliseconds."""
+
+
+def _row(job: JobFolder, status: JobStatus) -> tuple[Any, ...]:
+    spec = job.spec()
+    registered = None if status.registered is None else int(status.registered)
+    known = (job.job_id, spec.raw_uid, spec.device, spec.priority)
+    return (*known, status.state, status.created, status.updated, registered)
 
 
 class Ledger:
@@ -42,58 +55,65 @@ class Ledger:
         self.path = self.folder / "ledger.db"
 
     @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=10.0, isolation_level=None)) as database:
-            database.execute("PRAGMA journal_mode=wal")
-            database.execute("PRAGMA synchronous=normal")
-            database.execute(SCHEMA)
-            yield database
-
-    def _run(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """Execute one statement; a damaged ledger is set aside and rebuilt, once."""
-        try:
-            with self._database() as database:
-                return database.execute(statement, values).fetchall()
-        except sqlite3.OperationalError as error:
-            if "malformed" not in str(error):
+    def _alone(self) -> Iterator[None]:
+        """Be the only process at the ledger: SQLite's own locks do not cover the change to WAL, nor the rebuilding."""
+        with file_lock(self.folder / "ledger.lock", timeout_s=LOCK_S) as ours:
+            if not ours:
                 raise DispatchError(
-                    f"the ledger {self.path} cannot be used: {error}; free the disk or the lock"
-                ) from None
-            problem: sqlite3.Error = error
-        except sqlite3.DatabaseError as error:
-            problem = error
-        aside = self.path.with_name(f"ledger.damaged-{time.strftime('%Y%m%dT%H%M%S')}.db")
-        logger.error("the ledger %s is damaged (%s); it is kept as %s and made anew", self.path, problem, aside.name)
-        self.path.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        self.rebuild()
-        with self._database() as database:
+                    f"another process has held {self.folder / 'ledger.lock'} for {LOCK_S:.0f} s; find it with "
+                    "`fuser`, and end it"
+                )
+            yield
+
+    def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.path, timeout=LOCK_S, isolation_level=None)) as database:
+            database.execute("PRAGMA journal_mode=wal")
+            database.execute("PRAGMA synchronous=normal")  # the folders are synced, the ledger can be rebuilt
+            database.execute(SCHEMA)
             return database.execute(statement, values).fetchall()
 
-    def _index(self, job: JobFolder, status: JobStatus) -> None:
-        spec = job.spec()
-        registered = None if status.registered is None else int(status.registered)
-        row = (job.job_id, spec.raw_uid, spec.device, spec.priority, status.state)
-        self._run(
-            "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row, status.created, status.updated, registered),
-        )
+    def _run(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Execute one statement; a damaged ledger is set aside and rebuilt first."""
+        with self._alone():
+            try:
+                return self._execute(statement, values)
+            except sqlite3.OperationalError as error:
+                if "malformed" not in str(error):
+                    what = f"the ledger {self.path} cannot be used: {error}; free the disk, or mend its permissions"
+                    raise DispatchError(what) from None
+                problem: sqlite3.Error = error
+            except sqlite3.DatabaseError as error:
+                problem = error
+            aside = self.path.with_name(f"ledger.damaged-{time.strftime('%Y%m%dT%H%M%S')}.db")
+            logger.error(
+                "the ledger %s is damaged (%s); it is kept as %s and made anew", self.path, problem, aside.name
+            )
+            self.path.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            self._read_folders()
+            return self._execute(statement, values)
 
-    def rebuild(self) -> int:
-        """Read all job folders anew and return how many jobs there are. Folders that hold no job are skipped."""
-        with self._database() as database:
-            database.execute("DELETE FROM jobs")
+    def _read_folders(self) -> int:
+        self._execute("DELETE FROM jobs")
         count = 0
         for spec_file in self.folder.glob("*/spec.json"):
             job = JobFolder(spec_file.parent)
             try:
-                self._index(job, job.status())
+                self._execute(UPSERT, _row(job, job.status()))
             except DispatchError as error:
                 logger.warning("%s", error)
             else:
                 count += 1
         return count
+
+    def _index(self, job: JobFolder, status: JobStatus) -> None:
+        self._run(UPSERT, _row(job, status))
+
+    def rebuild(self) -> int:
+        """Read all job folders anew and return how many jobs there are. Folders that hold no job are skipped."""
+        with self._alone():
+            return self._read_folders()
 
     def job(self, job_id: str) -> JobFolder:
         """Return the folder of a job, given its id or the beginning of one.

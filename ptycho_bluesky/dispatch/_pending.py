@@ -44,10 +44,8 @@ def register_with_patience(job: JobFolder) -> str:
     while True:
         try:
             client = connect(timeout=max(1.0, deadline - time.monotonic()))
-            try:
+            with client.context:
                 register_job(job, client)
-            finally:
-                client.context.close()
             return ""
         except (CatalogError, httpx.HTTPError, OSError) as error:
             problem = str(error)

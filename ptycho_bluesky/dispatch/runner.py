@@ -131,7 +131,9 @@ class _Runner:
         elif self.ledger.pending():
             from ptycho_bluesky.catalog import connect
 
-            register_pending(connect(), self.ledger)
+            client = connect()
+            with client.context:
+                register_pending(client, self.ledger)
 
 
 def _kind(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -126,6 +127,26 @@ def test_a_console_that_died_before_the_launch_is_made_good_by_the_next_submit(h
     assert LocalExecutor().submit(spec) == spec.job_id
     assert wait(spec.job_id, 20).state == "done"
     until(lambda: Ledger().job(spec.job_id).runner_pid() is None)
+
+
+def test_retried_twice_at_once_it_is_one_attempt(home: Path, make_spec: Make) -> None:
+    ledger = Ledger()
+    job, _ = ledger.create(make_spec())
+    ledger.record(job, "failed")
+
+    def try_again(_: int) -> bool:
+        try:
+            retry(job.job_id)
+        except DispatchError as error:
+            assert "can be retried" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(try_again, range(4))) == 1
+    done = wait(job.job_id, 30)
+    assert (done.state, done.attempt) == ("done", 2)
+    until(lambda: Ledger().job(job.job_id).runner_pid() is None)
 
 
 def test_a_limit_on_the_disk_is_a_failure_in_words(home: Path, make_spec: Make) -> None:

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from event_model import compose_run
+from pydantic import ValidationError
+
+from ptycho_bluesky.callbacks import DispatchOnStop
+from ptycho_bluesky.dispatch import JobSpec, JobStatus, LocalExecutor, cancel
+from ptycho_bluesky.experiment import PtychographyMetadata
+
+BLOCK = PtychographyMetadata(frames_key="image", position_keys=("y", "x"), position_unit="px").to_start()
+
+
+class Recorder:
+    """An executor that only remembers."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.specs: list[JobSpec] = []
+        self.error = error
+
+    def submit(self, spec: JobSpec) -> str:
+        if self.error is not None:
+            raise self.error
+        self.specs.append(spec)
+        return spec.job_id
+
+    def poll(self, job_id: str) -> JobStatus:
+        raise NotImplementedError
+
+    def cancel(self, job_id: str, grace_s: float = 10.0) -> JobStatus:
+        raise NotImplementedError
+
+    def reattach(self, job_id: str) -> JobStatus:
+        raise NotImplementedError
+
+
+def documents(
+    count: int, *, way: str = "event", exit_status: str = "success", block: Any = BLOCK
+) -> list[tuple[str, dict[str, Any]]]:
+    """Documents of a run whose frames come inline, in pages, or in a file."""
+    run = compose_run(metadata={} if block is None else {"ptychography": block})
+    key: dict[str, Any] = {"dtype": "array", "shape": [4, 4], "source": "sim", "dtype_numpy": "<u2"}
+    if way == "file":
+        key["external"] = "STREAM:"
+    number = {"dtype": "number", "shape": [], "source": "sim"}
+    bundle = run.compose_descriptor(
+        name="primary", data_keys={"image": key} if way == "file" else {"image": key, "y": number}
+    )
+    found: list[tuple[str, dict[str, Any]]] = [("start", run.start_doc), ("descriptor", bundle.descriptor_doc)]
+    if way == "file":
+        resource = run.compose_stream_resource(
+            mimetype="application/x-hdf5", uri="file://localhost/x.h5", data_key="image", parameters={}
+        )
+        found.append(("stream_resource", resource.stream_resource_doc))
+        for start in range(0, count, 5):
+            stop = min(start + 5, count)
+            indices, numbers = {"start": start, "stop": stop}, {"start": start + 1, "stop": stop + 1}
+            datum = resource.compose_stream_datum(indices, seq_nums=numbers, descriptor=bundle.descriptor_doc)
+            found.append(("stream_datum", datum))
+    elif way == "page" and count:
+        data = {"image": [np.ones((4, 4))] * count, "y": [0.0] * count}
+        stamps = {k: [0.0] * count for k in data}
+        numbers = list(range(1, count + 1))
+        page = bundle.compose_event_page(
+            data=data, timestamps=stamps, seq_num=numbers, time=[0.0] * count, validate=False
+        )
+        found.append(("event_page", page))
+    else:
+        for _ in range(count):
+            one = {"image": np.ones((4, 4)), "y": 0.0}
+            found.append(("event", bundle.compose_event(data=one, timestamps=dict.fromkeys(one, 0.0), validate=False)))
+    found.append(("stop", run.compose_stop(exit_status=exit_status)))
+    return found
+
+
+@pytest.mark.parametrize("way", ["event", "page", "file"])
+@pytest.mark.parametrize("exit_status", ["success", "abort", "fail"])
+def test_each_run_with_enough_frames_becomes_a_job_however_it_ended(home: Path, way: str, exit_status: str) -> None:
+    executor = Recorder()
+    dispatch = DispatchOnStop("fast", {"epochs": 3}, min_frames=10, priority=2, executor=executor)
+    docs = documents(10, way=way, exit_status=exit_status)
+    for name, doc in [*docs, *documents(9, way=way)]:
+        dispatch(name, doc)
+    (spec,) = executor.specs
+    assert dispatch.job_ids == [spec.job_id] and dispatch.failures == []
+    assert spec.raw_uid == docs[0][1]["uid"] == getattr(spec.source, "uid", None)
+    assert (spec.engine, spec.options, spec.priority) == ("fast", {"epochs": 3}, 2)
+    assert JobSpec.parse(spec.model_dump_json()) == spec
+
+
+def test_runs_of_other_kinds_and_of_other_streams_are_left_alone(home: Path) -> None:
+    executor = Recorder()
+    dispatch = DispatchOnStop(executor=executor)
+    other = {**BLOCK, "frames_key": "another"}
+    for name, doc in [*documents(20, block=None), *documents(20, block="nonsense"), *documents(20, block=other)]:
+        dispatch(name, doc)
+    assert executor.specs == [] and dispatch.failures == []
+
+
+def test_two_runs_at_once_are_told_apart(home: Path) -> None:
+    executor = Recorder()
+    dispatch = DispatchOnStop(executor=executor, min_frames=10)
+    one, two = documents(12), documents(4, way="file")
+    for index in range(max(len(one), len(two))):
+        for docs in (one, two):
+            if index < len(docs):
+                dispatch(*docs[index])
+    assert [s.raw_uid for s in executor.specs] == [one[0][1]["uid"]]
+
+
+def test_nothing_is_ever_raised_into_the_run_engine(home: Path) -> None:
+    dispatch = DispatchOnStop(executor=Recorder(OSError("disk full")), min_frames=1)
+    for name, doc in documents(3):
+        dispatch(name, doc)
+    dispatch("stop", {})
+    assert "disk full" in dispatch.failures[0] and len(dispatch.failures) == 2 and dispatch.job_ids == []
+
+
+def test_options_that_make_no_job_are_refused_before_the_scan(home: Path) -> None:
+    with pytest.raises(ValidationError, match="device"):
+        DispatchOnStop(device="abacus")
+
+
+def test_the_run_engine_is_held_up_for_less_than_50_ms(home: Path, make_spec: Callable[..., JobSpec]) -> None:
+    dispatch = DispatchOnStop(executor=LocalExecutor(), min_frames=1)
+    costs = []
+    for _ in range(3):
+        *before, (name, stop) = documents(3)
+        for item in before:
+            dispatch(*item)
+        begin = time.perf_counter()
+        dispatch(name, stop)
+        costs.append(time.perf_counter() - begin)
+    for job_id in dispatch.job_ids:
+        cancel(job_id, grace_s=0)
+    assert len(set(dispatch.job_ids)) == 3 and dispatch.failures == []
+    assert min(costs) < 0.05
+
+
+def test_neither_engines_nor_tiled_are_imported() -> None:
+    code = """
+import sys
+import ptycho_bluesky.callbacks
+print([name for name in ("torch", "numba", "cupy", "tiled") if name in sys.modules])
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert shown.stdout.strip() == "[]"
