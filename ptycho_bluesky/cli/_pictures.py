@@ -57,7 +57,7 @@ def save_panels(path: Path, panels: Sequence[Panel], title: str = "") -> Path:
     FormatError
         When the file cannot be written.
     """
-    figure = Figure(figsize=(4.2 * len(panels), 4.4 + 0.3 * bool(title)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(4.2 * len(panels), 3.7 + 0.3 * bool(title)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = np.atleast_1d(np.asarray(figure.subplots(1, len(panels))))
     for axis, panel in zip(axes, panels, strict=True):
