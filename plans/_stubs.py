@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import bluesky.preprocessors as bpp
 from bluesky.utils import Msg, all_safe_rewind, maybe_await, separate_devices, short_uid
 
 __all__ = ["halt", "move_and_read", "save_once_wrapper"]
+
+logger = logging.getLogger(__name__)
 
 Plan = Generator[Any, Any, Any]
 
@@ -66,11 +69,17 @@ def _measure(devices: Sequence[Any]) -> Plan:
 
 
 def halt(devices: Sequence[Any]) -> Plan:
-    """Stop devices at once, without failing the moves that this ends (``bps.stop`` fails them, and so the plan)."""
+    """Stop devices at once, without failing the moves that this ends (``bps.stop`` fails them, and so the plan).
+
+    A device that cannot be stopped is logged: an error here would hide why the scan was to stop.
+    """
 
     def stopping(device: Any) -> Callable[[], Awaitable[None]]:
         async def stop() -> None:
-            await maybe_await(device.stop(success=True))
+            try:
+                await maybe_await(device.stop(success=True))
+            except Exception:
+                logger.exception("%s could not be stopped", getattr(device, "name", device))
 
         return stop
 

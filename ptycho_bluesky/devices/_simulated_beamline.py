@@ -13,7 +13,7 @@ from ptycho_bluesky.devices._axis import AxisErrors
 from ptycho_bluesky.devices._beamline import Beamline, written
 from ptycho_bluesky.devices._simulated import SimulatedDetector
 from ptycho_bluesky.devices._stage import PIEZO_ERRORS, SimulatedStage
-from ptycho_bluesky.errors import ConfigurationError
+from ptycho_bluesky.errors import ConfigurationError, report
 from ptycho_bluesky.experiment import Geometry, Orientation, ProbeInfo, PtychographyMetadata, ScanPattern, fermat
 from ptycho_bluesky.optics import (
     DetectorModel,
@@ -107,16 +107,15 @@ def simulated_beamline(
     Raises
     ------
     ConfigurationError
-        When the specimen is not known, or the mask has nowhere to go.
+        When the specimen is not known, a number is out of range, or the mask has nowhere to go.
     DatasetError
         When the optics do not fit the frames.
     """
+    _check(overlap, photons_per_frame=photons_per_frame, exposure_s=exposure_s)
     truth_info = DESIGN.model_copy(update={"defocus_m": TRUE_DEFOCUS_M})
     probe = probe_from_info(truth_info, GEOMETRY, frame_size)
     pixel_m = GEOMETRY.pixel_size_m(frame_size)
     diameter = probe_diameter_m(probe_from_info(DESIGN, GEOMETRY, frame_size), pixel_m)
-    if not 0 <= overlap < 1:
-        raise ConfigurationError(f"overlap is {overlap}; allowed is 0 to below 1, 0.65 to 0.75 reconstructs well")
     pattern = _pattern(field_m, (1 - overlap) * diameter)
     obj = _specimen(specimen, pattern, frame_size, pixel_m, seed)
     model = detector_model
@@ -160,6 +159,14 @@ def simulated_beamline(
         probe_diameter_m=diameter,
     )
     return Beamline(stage, detector, metadata, pattern, probe=probe, truth=obj)
+
+
+def _check(overlap: float, **positive: float) -> None:
+    faults = [f"{name} is {value}; it must be above 0" for name, value in positive.items() if not value > 0]
+    if not 0 <= overlap < 1:
+        faults.append(f"overlap is {overlap}; allowed is 0 to below 1, 0.65 to 0.75 reconstructs well")
+    if faults:
+        raise ConfigurationError(report("simulated beamline", faults))
 
 
 def _pattern(field_m: tuple[float, float], neighbour_m: float) -> ScanPattern:

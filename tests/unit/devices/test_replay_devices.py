@@ -98,12 +98,12 @@ def test_pace_given_and_pace_recorded():
     began = time.monotonic()
     for place in b.pattern.positions[:6]:
         go(b, place)
-    assert 0.19 < time.monotonic() - began < 0.6
+    assert 0.19 < time.monotonic() - began < 2
     b.detector.rate.put(1e6)
     began = time.monotonic()
     for place in b.pattern.positions:
         go(b, place)
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < 12 * 0.04
 
 
 def test_frames_are_read_one_at_a_time():

@@ -41,31 +41,34 @@ def test_a_move_takes_its_time():
     status = s.x.set(10.0)
     assert not status.done and s.x.moving and s.moving
     status.wait(5)
-    assert 0.15 <= time.monotonic() - began < 0.4
+    assert 0.15 <= time.monotonic() - began < 2
     assert s.x.position == pytest.approx(10.0) and not s.x.moving
 
 
 def test_in_mid_move_it_is_where_a_ramp_is():
     s = stage(velocity=10.0, settling_time_s=0.0, speedup=1.0)
-    began = time.monotonic()
-    status = s.y.set(5.0)
+    before = time.monotonic()
+    status = s.y.set(90.0)
+    after = time.monotonic()
     time.sleep(0.1)
-    here, past = s.y.position, time.monotonic() - began
-    assert here == pytest.approx(10 * past, abs=0.2)
+    shortest = time.monotonic() - after
+    here = s.y.position
+    longest = time.monotonic() - before
+    assert 10 * shortest <= here <= 10 * longest
     s.y.stop(success=True)
     status.wait(1)
 
 
 def test_stop_stops_there_and_the_status_says_where():
     s = stage(velocity=10.0, speedup=1.0)
-    status = s.y.set(5.0)
+    status = s.y.set(90.0)
     time.sleep(0.05)
     s.stop()
-    with pytest.raises(DeviceError, match=r"stage_y was stopped at [\d.]+ um on its way to 5 um"):
+    with pytest.raises(DeviceError, match=r"stage_y was stopped at [\d.]+ um on its way to 90 um"):
         status.wait(1)
     stopped = s.y.position
     time.sleep(0.05)
-    assert 0.3 < stopped < 3 and s.y.position == stopped and s.y.setpoint.get() == stopped
+    assert 0.3 < stopped < 80 and s.y.position == stopped and s.y.setpoint.get() == stopped
     s.stop()  # once more does no harm
 
 
@@ -74,7 +77,7 @@ def test_stopped_with_success_ends_the_status_well():
     status = s.y.set(5.0)
     s.y.stop(success=True)
     status.wait(1)
-    assert status.success and s.y.position < 1
+    assert status.success and s.y.position < 5
 
 
 def test_a_new_move_ends_the_old_one_with_an_error():

