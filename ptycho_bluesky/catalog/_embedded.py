@@ -43,8 +43,14 @@ class Server(NamedTuple):
 
 def _folder() -> Path:
     folder = settings().home / "tiled"
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise CatalogError(
+            f"the folder of the embedded Tiled server {folder} cannot be made: {error}; set PTYCHO_BLUESKY_HOME to a "
+            "folder that this user can write"
+        ) from None
     return folder
 
 

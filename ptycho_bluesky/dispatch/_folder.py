@@ -144,7 +144,7 @@ class JobFolder:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            (self.path / "reserve").unlink(missing_ok=True)
+            self.drop_reserve()
             self._write(b"\n" + data)
 
     def _write(self, data: bytes) -> None:
@@ -212,6 +212,10 @@ class JobFolder:
     def keep_reserve(self) -> None:
         """Keep some space aside, so that the news of a full disk can still be written."""
         (self.path / "reserve").write_bytes(b"\0" * RESERVE)
+
+    def drop_reserve(self) -> None:
+        """Give that space back."""
+        (self.path / "reserve").unlink(missing_ok=True)
 
     def beat(self) -> None:
         """Leave a sign of life."""

@@ -51,7 +51,13 @@ class Ledger:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = settings().home / "jobs" if folder is None else folder
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DispatchError(
+                f"the folder of the jobs {self.folder} cannot be made: {error}; set PTYCHO_BLUESKY_HOME to a folder "
+                "that can be written"
+            ) from None
         self.path = self.folder / "ledger.db"
 
     @contextmanager

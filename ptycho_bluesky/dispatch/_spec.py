@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,20 @@ LIMIT = 64 * 1024
 
 NAMESPACE = uuid.UUID("6d0c2b0e-5a65-5d3f-9f0c-2f7d7c1f3a52")
 
-SECRET = re.compile(r"api_?key|token|secret|passw|credential|://[^/\s]*:[^/\s]*@", re.IGNORECASE)
+SECRET_KEY = re.compile(r"api_?key|token$|secret|passw|credential", re.IGNORECASE)
+
+SECRET_TEXT = re.compile(r"api_?key=|://[^/\s]*:[^/\s]*@", re.IGNORECASE)
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Yield all keys of a JSON value, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
 
 
 class TiledSource(BaseModel):
@@ -112,9 +126,11 @@ class JobSpec(BaseModel):
         text = self.model_dump_json()
         if len(text.encode()) > LIMIT:
             raise ValueError(f"the spec has {len(text.encode())} bytes; at most {LIMIT}: name files, do not embed data")
-        if found := SECRET.search(text):
+        keys = [key for key in _keys(self.model_dump(mode="json")) if SECRET_KEY.search(key)]
+        texts = [found.group() for found in SECRET_TEXT.finditer(text)]
+        if keys or texts:
             raise ValueError(
-                f"the spec contains {found.group()!r}, which looks like a secret; specs are kept and logged in clear. "
+                f"the spec contains {(keys + texts)[0]!r}, which looks like a secret; specs are kept and logged in clear. "
                 "Give keys by the environment (PTYCHO_BLUESKY_TILED_API_KEY)"
             )
         return self

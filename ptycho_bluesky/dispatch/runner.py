@@ -44,7 +44,7 @@ class _Runner:
         self.ledger = Ledger(job.path.parent)
         self.terminated = False
         self.ended = threading.Event()
-        self._news = self._partial = time.monotonic()
+        self._began = self._news = self._partial = time.monotonic()
 
     def terminate(self, number: int, frame: FrameType | None) -> None:
         """Handle SIGTERM: end at the next epoch, as a fault of the machine, which may be retried."""
@@ -67,12 +67,14 @@ class _Runner:
     def on_state(self, state: Any) -> None:
         """Tell of an epoch, and keep a partial result; neither may end the reconstruction."""
         now = time.monotonic()
+        # Rarer the longer it takes: the status file stays at some hundred lines, however long the job.
+        pause_s = max(NEWS_S, 0.02 * (now - self._began))
         try:
-            if now - self._news > NEWS_S or state.epoch in (1, state.epochs):
+            if now - self._news > pause_s or state.epoch in (1, state.epochs):
                 self._news = now
                 progress = {"epoch": state.epoch, "epochs": state.epochs, "r_factor": float(state.r_factor)}
                 news = {**progress, "seconds": round(float(state.seconds), 3)}
-                self.ledger.record(self.job, self.job.status().state, progress=news)
+                self.job.record(self.job.status().state, progress=news)
             if now - self._partial > PARTIAL_S:
                 self._partial = now
                 part = self.job.partial_file.with_suffix(".tmp")
@@ -171,6 +173,7 @@ def main(folder: Path, slots: int) -> int:
             return runner.failed(_kind(error), f"{type(error).__name__}: {error}; see the log {job.log_file}")
         finally:
             runner.ended.set()
+            job.drop_reserve()
             signal.signal(signal.SIGTERM, before)
 
 

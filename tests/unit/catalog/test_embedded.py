@@ -90,6 +90,12 @@ def test_a_server_that_cannot_start_says_why(home: Path) -> None:
         connect(timeout=30)
 
 
+def test_a_home_that_cannot_be_written_is_named(use_home: Callable[[Path], Path], tmp_path: Path) -> None:
+    (use_home(tmp_path / "home") / "tiled").write_text("a file where a folder should be")
+    with pytest.raises(CatalogError, match="PTYCHO_BLUESKY_HOME"):
+        connect()
+
+
 def test_a_configured_server_that_is_away(
     use_home: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

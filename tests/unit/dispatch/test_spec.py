@@ -41,6 +41,7 @@ def test_equal_specs_are_one_job_and_others_are_others() -> None:
         ({"source": {**SOURCE, "code": "import os"}}, "code"),
         ({"options": {"blob": "x" * 70_000}}, "at most 65536"),
         ({"options": {"api_key": "x"}}, "looks like a secret"),
+        ({"options": {"deep": [{"password": "x"}]}}, "looks like a secret"),
         ({"options": {"uri": "https://me:pw@host/x"}}, "looks like a secret"),
         ({"version": 2}, "version"),
         ({"max_seconds": -1}, "max_seconds"),
@@ -58,6 +59,13 @@ def test_texts_that_are_no_json() -> None:
         JobSpec.parse("{")
     with pytest.raises(DispatchError, match="at most"):
         JobSpec.parse("x" * 200_000)
+
+
+def test_a_sample_may_be_called_as_it_likes() -> None:
+    assert (
+        FileSource(path="/data/secret-token/scan.npz")
+        == JobSpec.parse(json.dumps({"source": {"kind": "file", "path": "/data/secret-token/scan.npz"}})).source
+    )
 
 
 def test_a_relative_path_means_the_one_of_the_submitting_process() -> None:
