@@ -31,7 +31,7 @@ def ptycho_scan(
     metadata: PtychographyMetadata | dict[str, Any],
     md: dict[str, Any] | None = None,
     per_step: Callable[..., Generator[Any, Any, Any]] | None = None,
-    min_overlap: float | None = 0.4,
+    min_overlap: float | None = MIN_OVERLAP,
     return_to_start: bool = False,
 ) -> Generator[Any, Any, str]:
     """Measure a frame at every position of a scan pattern.

@@ -5,9 +5,10 @@ Data keys: ``stage_y``, ``stage_x``, ``stage_rotation`` (encoders), ``stage_y_se
 """
 
 from ptycho_bluesky.devices._alarm import Alarm
-from ptycho_bluesky.devices._axis import AxisErrors, SimulatedAxis
+from ptycho_bluesky.devices._axis import SimulatedAxis
 from ptycho_bluesky.devices._beamline import Beamline
 from ptycho_bluesky.devices._detector import FrameDetector
+from ptycho_bluesky.devices._motion import AxisErrors
 from ptycho_bluesky.devices._replay import ReplayDetector, ReplayStage
 from ptycho_bluesky.devices._replay_beamline import replay_beamline
 from ptycho_bluesky.devices._simulated import SimulatedDetector

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,56 +20,17 @@ from ophyd.status import MoveStatus
 from ophyd.utils import LimitError
 
 from ptycho_bluesky.devices._alarm import ALARM
+from ptycho_bluesky.devices._motion import AxisErrors, Motion
 from ptycho_bluesky.devices._signals import ComputedSignal, PositiveSignal
 from ptycho_bluesky.errors import DeviceError
 
-__all__ = ["AxisErrors", "SimulatedAxis"]
+__all__ = ["SimulatedAxis"]
 
 PROGRESS_S = 0.1
 """Seconds between two readbacks that a moving axis publishes, for progress bars and monitors."""
 
 SHORTEST_S = 2e-5
 """A move that takes less is over at once: waking a thread takes longer."""
-
-
-@dataclass(frozen=True)
-class AxisErrors:
-    """How far an axis is from its setpoint, standard deviations in the axis's unit.
-
-    The encoder sees `repeatability` and `backlash`, and adds `encoder_noise`; it does not see `hidden` and `drift`,
-    by which the sample is elsewhere than the encoder says: what position correction has to find.
-    """
-
-    repeatability: float = 0.0
-    """Of the place where a move ends, new for each move."""
-
-    backlash: float = 0.0
-    """Lost when the direction turns; the axis stops short by half of it."""
-
-    encoder_noise: float = 0.0
-    """Of each reading of the encoder."""
-
-    hidden: float = 0.0
-    """Of the sample against the encoder, new for each move (tilt, vibration)."""
-
-    drift: float = 0.0
-    """Of the sample against the encoder after 1,000 moves: a random walk (temperature)."""
-
-
-@dataclass(frozen=True)
-class _Motion:
-    """A ramp at constant velocity; times of :func:`time.monotonic`."""
-
-    start: float
-    end: float
-    began: float
-    arrives: float
-    settled: float
-
-    def at(self, now: float) -> float:
-        if now >= self.arrives:
-            return self.end
-        return self.start + (self.end - self.start) * (now - self.began) / (self.arrives - self.began)
 
 
 class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
@@ -108,7 +69,7 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
         self.readback.compute, self.setpoint.compute = self._encoder, lambda: self._target
         self.readback.attributes = self.setpoint.attributes = self._attributes
         self._state = threading.RLock()  # moves come from the RunEngine's thread, their ends from the alarm's
-        self._motion = _Motion(0.0, 0.0, 0.0, 0.0, 0.0)
+        self._motion = Motion(0.0, 0.0, 0.0, 0.0, 0.0)
         self._status: MoveStatus | None = None
         self._direction, self._hidden, self._walk = 0, 0.0, 0.0
         self.seed(0)
@@ -163,7 +124,7 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
         with self._state:
             if self._status is not None:
                 raise DeviceError(f"{self.name} moves; stop it before its position is declared")
-            self._motion, self._target = _Motion(position, position, 0.0, 0.0, 0.0), float(position)
+            self._motion, self._target = Motion(position, position, 0.0, 0.0, 0.0), float(position)
         self.setpoint.publish()
 
     def true_position(self) -> float:
@@ -217,7 +178,7 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
             now, speedup = time.monotonic(), self.speedup.get()
             start, end = self._motion.at(now), self._landing(target)
             arrives = now + abs(end - start) / self.velocity.get() / speedup
-            motion = _Motion(start, end, now, arrives, arrives + self.settling_time.get() / speedup)
+            motion = Motion(start, end, now, arrives, arrives + self.settling_time.get() / speedup)
             self._motion, self._status, self._target = motion, status, target
         self.setpoint.publish()
         if motion.settled <= now + SHORTEST_S:
@@ -268,7 +229,7 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
         self._hidden, self._walk = hidden, self._walk + step / math.sqrt(1000)
         return target + float(landing) - self._direction * errors.backlash / 2
 
-    def _wake(self, motion: _Motion) -> None:
+    def _wake(self, motion: Motion) -> None:
         """Come back when the move has settled, or before, to publish its progress."""
         soon = time.monotonic() + PROGRESS_S
         if motion.settled <= soon:
@@ -276,12 +237,12 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
         else:
             ALARM.at(soon, lambda: self._progress(motion))
 
-    def _progress(self, motion: _Motion) -> None:
+    def _progress(self, motion: Motion) -> None:
         if self._motion is motion:
             self._publish()
             self._wake(motion)
 
-    def _finish(self, motion: _Motion) -> None:
+    def _finish(self, motion: Motion) -> None:
         with self._state:
             if self._motion is not motion or self._status is None:
                 return  # stopped, or sent elsewhere

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ptycho_bluesky.devices._axis import AxisErrors
 from ptycho_bluesky.devices._beamline import Beamline, written
+from ptycho_bluesky.devices._motion import AxisErrors
 from ptycho_bluesky.devices._simulated import SimulatedDetector
 from ptycho_bluesky.devices._stage import PIEZO_ERRORS, SimulatedStage
 from ptycho_bluesky.errors import ConfigurationError, report

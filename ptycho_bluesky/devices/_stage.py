@@ -11,7 +11,8 @@ from ptycho_bluesky.devices import _control_layer  # noqa: F401, before ophyd: i
 # isort: split
 from ophyd import Component, Device
 
-from ptycho_bluesky.devices._axis import AxisErrors, SimulatedAxis
+from ptycho_bluesky.devices._axis import SimulatedAxis
+from ptycho_bluesky.devices._motion import AxisErrors
 
 __all__ = ["PIEZO_ERRORS", "SimulatedStage"]
 
