@@ -100,7 +100,7 @@ class SharedCanvas:
             return False
         field = self.mosaic.field
         binning = self._binning(*self.mosaic.canvas.shape[1:])
-        maps = np.stack(self.mosaic.maps(binning))
+        maps = np.stack(self.mosaic.maps(binning, level=True))
         origin = [(first + (binning - 1) / 2) * object_px for first in (field[0], field[2])]
         head = pack_head(shape=maps.shape[1:], origin=origin, pixel_size=object_px * binning, **place)
         slots = image_slots(self._segment)

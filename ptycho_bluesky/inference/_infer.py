@@ -159,7 +159,7 @@ def infer(
         raise InferenceError(
             f"dataset {dataset.name or '(unnamed)'} gave no image: {refused} frames are not finite, negative or empty"
         )
-    phase, amplitude_map, coverage, _ = mosaic.maps()
+    phase, amplitude_map, coverage, _ = mosaic.maps(level=True)
     scale = first_patch[0]
     rows, columns = (grid.origin[a] + mosaic.field[2 * a] * scale * grid.pixel_size for a in (0, 1))
     return InferenceResult(

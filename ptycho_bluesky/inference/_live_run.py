@@ -290,10 +290,11 @@ class LiveRun:
         counts, mosaic = self.counts, self.canvas.mosaic
         seconds = max(counts.ended - counts.began, 0.0)
         path, result = folder / f"{self.uid}.npz", self.figures(dropped)
-        phase, amplitude, coverage, residual = mosaic.maps()
+        phase, amplitude, coverage, residual = mosaic.maps(level=True)
         origin = np.array([mosaic.field[0], mosaic.field[2]]) * self.mosaic_pixel
         result |= {
             "state": state,
+            "exit_status": self.start.get("exit_status"),
             "seconds": round(seconds, 4),
             "frames_per_second": round(counts.inferred / seconds, 2) if seconds > 0 else 0.0,
             "mosaic_shape": list(phase.shape),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numba
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 
 from ptycho_bluesky.errors import InferenceError
 
@@ -231,13 +232,16 @@ class Mosaic:
         place = i - self.start[0], j - self.start[1]
         self._islands += _add(self.canvas, moved, *place, residual, MIN_OVERLAP, float(self._islands + 1))
 
-    def maps(self, binning: int = 1) -> Maps:
+    def maps(self, binning: int = 1, level: bool = False) -> Maps:
         """Return phase, amplitude, coverage and residual of the field, NaN where nothing has been measured.
 
         Parameters
         ----------
         binning:
             Sum `binning` x `binning` pixels into one (rows and columns that do not fill one are left out).
+        level:
+            Take the linear ramp out of the phase. Ptychography leaves it as free as the constant, and a beam that does
+            not meet the detector's centre tilts the image until it wraps.
         """
         r0, r1, c0, c1 = self.field
         part = self.canvas[:4, r0 - self.start[0] : r1 - self.start[0], c0 - self.start[1] : c1 - self.start[1]]
@@ -249,9 +253,27 @@ class Mosaic:
         seen = weight >= MIN_COVERAGE
         phase, amplitude, residual = (np.full(weight.shape, np.nan, np.float32) for _ in range(3))
         np.arctan2(imaginary, real, out=phase, where=seen)
+        if level and seen.any():
+            phase[seen] = _levelled(np.where(seen, real + 1j * imaginary, 0), seen)[seen]
         np.divide(np.hypot(real, imaginary), weight, out=amplitude, where=seen)
         np.divide(misfit, weight, out=residual, where=seen)
         return phase, amplitude, np.array(weight), residual
+
+
+def _levelled(phasor: npt.NDArray[np.complex64], seen: npt.NDArray[np.bool_]) -> FloatImage:
+    """Return the phase of `phasor` (Y, X) without its linear ramp: the strongest plane wave, then a fit of the rest."""
+    y, x = (np.arange(n, dtype=np.float32) for n in phasor.shape)
+    shape = [scipy.fft.next_fast_len(2 * n) for n in phasor.shape]
+    strength = np.abs(scipy.fft.fft2(phasor, s=shape))
+    row, column = (int(v) for v in np.unravel_index(int(strength.argmax()), strength.shape))
+    fy, fx = (float(np.fft.fftfreq(n)[k]) for n, k in zip(shape, (row, column), strict=True))
+    level = phasor * np.exp(-2j * np.pi * fy * y)[:, None] * np.exp(-2j * np.pi * fx * x)
+    rest = np.angle(level * np.exp(-1j * np.angle(level.sum())))
+    rows, columns = np.nonzero(seen)
+    design = np.stack([np.ones(len(rows)), rows, columns], axis=1)
+    plane = np.linalg.lstsq(design, rest[seen].astype(np.float64), rcond=None)[0]
+    rest -= (plane[0] + plane[1] * y)[:, None] + plane[2] * x
+    return np.asarray(np.angle(np.exp(1j * rest)), dtype=np.float32)
 
 
 def _sign(side: int) -> int:

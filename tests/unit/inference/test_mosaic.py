@@ -126,3 +126,17 @@ def test_binned_maps_show_the_same_image():
 
 def test_an_empty_mosaic_has_empty_maps():
     assert all(m.shape == (0, 0) for m in Mosaic().maps())
+
+
+def test_a_tilted_image_is_levelled() -> None:
+    """A beam off the detector's centre tilts every patch alike; the image shows the object, not the tilt."""
+    mosaic, weight, k = Mosaic(), gaussian(), np.arange(SIZE)
+    bump = lambda y, x: 0.8 * np.exp(-((y + k[:, None] - 40) ** 2 + (x + k[None] - 45) ** 2) / 60)  # noqa: E731
+    steep = lambda y, x: 0.35 * (y + k[:, None]) - 0.2 * (x + k[None]) + bump(y, x)  # noqa: E731
+    for y in np.arange(0, 50, 5.3):
+        for x in np.arange(0, 50, 5.7):
+            mosaic.add(np.angle(np.exp(1j * steep(y, x))).astype(np.float32), None, weight, (y, x))
+    phase = mosaic.maps(level=True)[0]
+    assert np.nanstd(mosaic.maps()[0]) > 1.5
+    assert np.nanmax(phase) - np.nanmedian(phase) == pytest.approx(0.8, abs=0.1)
+    assert np.nanpercentile(phase, 80) - np.nanpercentile(phase, 2) < 0.2
