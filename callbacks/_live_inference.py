@@ -91,6 +91,7 @@ class LiveInference:
         """Of the session, for :class:`LiveView`."""
         self.folder = (settings().home / "live" if folder is None else folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._log = self.folder / f"edge-{self.name}.log"
         self._probe_file: Path | None = None
         if probe is not None:
             self._probe_file = self.folder / f"probe-{self.name}.npy"
@@ -110,7 +111,7 @@ class LiveInference:
         arguments = ["--session", self.name, "--model", str(model), "--folder", str(self.folder), "--batch", str(batch)]
         self._supervisor = EdgeSupervisor(
             arguments,
-            self.folder / f"edge-{self.name}.log",
+            self._log,
             max(1, settings().threads - 1) if threads is None else threads,
             self._on_death,
             self._flush,
@@ -126,10 +127,13 @@ class LiveInference:
         except DatasetError as error:
             self._report(str(error))
         except Exception as error:
-            logger.exception("live inference stumbled over a %r document", name)
-            self._report(f"a {name!r} document could not be handed over: {error}")
+            if not self._trouble:
+                logger.exception("live inference stumbled over a %r document", name)
+            self._report(f"a {name!r} document could not be handed over: {error!r}")
+            if name == "event":
+                self._refuse("unreadable document", int(doc.get("seq_num", 1)) - 1)
         finally:
-            if self._reader is not None:
+            if name == "event":
                 self._seconds += time.perf_counter() - begin
 
     def _take(self, name: str, doc: dict[str, Any]) -> None:
@@ -178,6 +182,7 @@ class LiveInference:
             "extents": _plain_extents(doc.get("extents")),
             "probe_file": None if self._probe_file is None else str(self._probe_file),
             "dropped_before": self._ring.dropped,
+            "exit_status": None,
         }
         self._reader = RunReader(metadata)
         self._send(self._run)
@@ -185,7 +190,7 @@ class LiveInference:
     def _stop(self, doc: dict[str, Any]) -> None:
         reader, self._reader = self._reader, None
         if reader is not None and reader.unmatched:
-            self._send({"type": "refused", "reason": "no position", "index": 0, "count": reader.unmatched})
+            self._refuse("no position", 0, reader.unmatched)
         dropped = self._ring.dropped - self._run["dropped_before"]
         self._send({"type": "stop", "uid": self._run["uid"], "dropped": dropped, "exit_status": doc.get("exit_status")})
 
@@ -193,14 +198,22 @@ class LiveInference:
         self._events += 1
         pixels = frame.pixels
         if pixels.ndim != 2 or pixels.dtype.kind not in "uifb":
-            reason = "wrong shape" if pixels.ndim != 2 else "not numbers"
-            self._send({"type": "refused", "reason": reason, "index": frame.index, "count": 1})
+            self._refuse("wrong shape" if pixels.ndim != 2 else "not numbers", frame.index)
             return
         with self._lock:
             if self._unsent and not self._flush_locked():
                 self._ring.count_drop()
-            else:
-                self._ring.put(pixels, frame.index, frame.y, frame.x)
+                return
+            done = self._ring.put(pixels, frame.index, frame.y, frame.x)
+        if not done and 2 * pixels.nbytes > self._ring.capacity:
+            size, room = pixels.nbytes / 2**20, self._ring.capacity >> 20
+            self._report(
+                f"a frame has {size:.1f} MiB, the ring {room} MiB: give ring_mib of {int(16 * size) + 1} or more"
+            )
+
+    def _refuse(self, reason: str, index: int, count: int = 1) -> None:
+        """Account for frames that do not even reach the ring."""
+        self._send({"type": "refused", "reason": reason, "index": index, "count": count})
 
     def _announce(self, found: FrameRange) -> None:
         self._events += 1
@@ -273,7 +286,7 @@ class LiveInference:
             if time.monotonic() > end:
                 raise InferenceError(
                     f"the edge process is not ready after {timeout_s:g} s (state {now.state!r} {now.message}); "
-                    f"wait longer, or see {self.folder / f'edge-{self.name}.log'}"
+                    f"wait longer, or see {self._log}"
                 )
             time.sleep(0.02)
 
@@ -304,7 +317,7 @@ class LiveInference:
                 now = self.status()
                 raise InferenceError(
                     f"run {uid[:8]} is not finished after {timeout_s:g} s: {now.frames_inferred} frames inferred, "
-                    f"state {now.state!r} {now.message}; wait longer, or see the log in {self.folder}"
+                    f"state {now.state!r} {now.message}; wait longer, or see {self._log}"
                 )
             time.sleep(0.02)
         result: dict[str, Any] = json.loads(path.read_text())
@@ -324,6 +337,8 @@ class LiveInference:
         unlink_session(self.name)
         if self._probe_file is not None:
             self._probe_file.unlink(missing_ok=True)
+        if self._supervisor.restarts == 0 and not self._supervisor.gave_up:
+            self._log.unlink(missing_ok=True)
 
     def __enter__(self) -> LiveInference:
         return self

@@ -177,7 +177,8 @@ class EdgeProcess:
             self._start(message)
         elif kind == "stop":
             if self._run is not None and self._run.uid == message["uid"]:
-                self._finish("done", int(message["dropped"]), message)
+                self._run.start["exit_status"] = message["exit_status"]
+                self._finish("done", int(message["dropped"]))
         elif kind == "quit":
             self._stopping = True
         elif self._run is None:
@@ -227,7 +228,7 @@ class EdgeProcess:
     def _dropped(self) -> int:
         return 0 if self._run is None else max(0, self._ring.dropped - int(self._run.start["dropped_before"]))
 
-    def _finish(self, state: str, dropped: int, message: dict[str, Any] | None = None) -> None:
+    def _finish(self, state: str, dropped: int) -> None:
         run = self._run
         if run is None:
             return

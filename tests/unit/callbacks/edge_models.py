@@ -81,3 +81,17 @@ class Faulty(Exact):
             return patches
 
         return predict
+
+
+def phase_error(mosaic, least):
+    """Rms error of a final mosaic (path) against the known object, the free constant and ramp removed; radians."""
+    with np.load(mosaic) as data:
+        phase, coverage, (y0, x0), pixel = data["phase"], data["coverage"], data["origin"], float(data["pixel_size"])
+    rows, columns = (o + pixel * np.arange(n) for o, n in zip((y0, x0), phase.shape, strict=True))
+    phasor = np.where(coverage > least, np.exp(1j * (np.nan_to_num(phase) - truth(rows[:, None], columns[None]))), 0)
+    for axis in (0, 1):  # what is left of the ramp is a plane: its slope is the mean step
+        first, second = (np.take(phasor, range(k, phasor.shape[axis] - 1 + k), axis) for k in (0, 1))
+        slope = np.angle((second * first.conj()).sum())
+        phasor = phasor * np.exp(-1j * slope * np.arange(phasor.shape[axis])).reshape((-1, 1) if axis == 0 else (1, -1))
+    phasor = phasor[coverage > least]
+    return float(np.sqrt(np.mean(np.angle(phasor / phasor.mean()) ** 2)))

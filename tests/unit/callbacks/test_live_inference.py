@@ -82,12 +82,7 @@ def run(RE):
 
 
 def phase_error(result, least=0.8):
-    """Rms error of a final mosaic against the known object, constant removed."""
-    with np.load(result["mosaic"]) as data:
-        phase, coverage, (y0, x0) = data["phase"], data["coverage"], data["origin"]
-    rows, columns = (o + np.arange(n) for o, n in zip((y0, x0), phase.shape, strict=True))
-    phasor = np.exp(1j * (phase - edge_models.truth(rows[:, None], columns[None])))[coverage > least]
-    return float(np.sqrt(np.mean(np.angle(phasor / phasor.mean()) ** 2)))
+    return edge_models.phase_error(result["mosaic"], least)
 
 
 def wait_for(condition, timeout=30.0):
@@ -110,7 +105,7 @@ def test_the_image_grows_while_the_scan_runs(warm, run):
         result = callback.wait(SCAN_S)
         last, image = view.status(), view.image()
     assert status == "success"
-    assert (result["state"], result["run_uid"]) == ("done", uid)
+    assert (result["state"], result["exit_status"], result["run_uid"]) == ("done", "success", uid)
     assert (result["frames"], result["frames_inferred"], result["frames_dropped"]) == (80, 80, 0)
     assert 0 < result["latency_ms_p50"] <= result["latency_ms_p95"]
     assert phase_error(result) < 0.01
@@ -345,6 +340,36 @@ def test_closing_finishes_a_run_that_is_open(live):
 def test_the_console_loads_no_network():
     code = "import sys, ptycho_bluesky.callbacks; print([m for m in ('torch', 'numba', 'cupy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_documents_that_make_no_sense_are_counted_and_said_once(warm, caplog):
+    warm.wait_ready(SCAN_S)
+    bundle = compose_run(metadata={"ptychography": edge_console.block(4)})
+    warm("start", bundle.start_doc)
+    descriptor = bundle.compose_descriptor(name="primary", data_keys=edge_console.Point().describe())
+    warm("descriptor", descriptor.descriptor_doc)
+    for k in range(4):
+        data = {"det": edge_models.frame_at(k, k), "y": float(k), "x": float(k)}
+        event = descriptor.compose_event(data=data, timestamps=dict.fromkeys(data, 1.0), validate=False)
+        if k in (1, 2):
+            del event["data"]["y"]
+        warm("event", event)
+    warm("stop", bundle.compose_stop())
+    result = warm.wait(SCAN_S)
+    assert (result["frames"], result["frames_inferred"], result["refused"]) == (4, 2, {"unreadable document": 2})
+    assert caplog.text.count("stumbled") == 1 and "KeyError" in result["message"]
+
+
+def test_a_frame_larger_than_the_ring_is_said(live):
+    callback = live("edge_models:Broken", ring_mib=1)
+    bundle = compose_run(metadata={"ptychography": edge_console.block(1)})
+    callback("start", bundle.start_doc)
+    point = edge_console.Point(1024)
+    descriptor = bundle.compose_descriptor(name="primary", data_keys=point.describe())
+    callback("descriptor", descriptor.descriptor_doc)
+    data = {"det": point.value["det"], "y": 0.0, "x": 0.0}
+    callback("event", descriptor.compose_event(data=data, timestamps=dict.fromkeys(data, 1.0), validate=False))
+    assert callback._trouble and callback._ring.dropped == 1
 
 
 def test_settings_out_of_range_are_refused(tmp_path):

@@ -50,12 +50,7 @@ def scan(count=120, extent=90, seed=1, size=64):
 
 
 def phase_error(result, least=0.5):
-    """Rms error of a final mosaic against the known object, constant removed."""
-    with np.load(result["mosaic"]) as data:
-        phase, coverage, (y0, x0), pixel = data["phase"], data["coverage"], data["origin"], float(data["pixel_size"])
-    rows, columns = (o + pixel * np.arange(n) for o, n in zip((y0, x0), phase.shape, strict=True))
-    phasor = np.exp(1j * (phase - edge_models.truth(rows[:, None], columns[None])))[coverage > least]
-    return float(np.sqrt(np.mean(np.angle(phasor / phasor.mean()) ** 2)))
+    return edge_models.phase_error(result["mosaic"], least)
 
 
 # the gate -------------------------------------------------------------------------------------------------------------
