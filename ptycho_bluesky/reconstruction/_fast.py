@@ -25,16 +25,16 @@ class FastOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(default=40, ge=1, le=100_000)
-    """Passes over all frames."""
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    """Passes over all frames; None for 20,000 visits of a frame in all, but 30 to 100 epochs."""
 
     modes: int = Field(default=3, ge=1, le=20)
     """Incoherent probe modes. One suits a coherent beam and a still sample; each costs as much time as the first."""
 
-    step: float = Field(default=0.9, gt=0, le=2)
+    step: float = Field(default=1.0, gt=0, le=2)
     """Step of object and probe in the first epoch, in units of the full projection."""
 
-    step_end: float = Field(default=0.02, gt=0, le=2)
+    step_end: float = Field(default=0.1, gt=0, le=2)
     """Step of the last epoch; in between it falls geometrically. Too small too early freezes low frequencies."""
 
     alpha_object: float = Field(default=0.5, ge=0, le=1)
@@ -103,10 +103,11 @@ class FastEngine:
         model, best, damping, failures = problem.start, np.inf, 1.0, 0
         whole = Subpixel.of(problem.corners, 1)
         fine = Subpixel.of(problem.corners, options.subpixel) if problem.propagator.reciprocal else whole
+        epochs = options.epochs or int(np.clip(round(20_000 / len(problem.amplitude)), 30, 100))
         epoch = 0
-        while epoch < options.epochs:
-            subpixel = fine if 2 * epoch >= options.epochs else whole
-            tried, error = kernels.sweep(model, subpixel, self._steps(options, epoch, damping), rng)
+        while epoch < epochs:
+            subpixel = fine if 2 * epoch >= epochs else whole
+            tried, error = kernels.sweep(model, subpixel, self._steps(options, epoch, epochs, damping), rng)
             if not (np.isfinite(error) and tried.is_finite()) or error > self.rise * best:
                 failures, damping = failures + 1, damping / 2
                 if failures > self.patience:
@@ -122,11 +123,11 @@ class FastEngine:
             message = f"step halved {failures} times" if failures else ""
             best, failures, epoch = min(best, error), 0, epoch + 1
             seconds = time.perf_counter() - began
-            yield EngineState(epoch, options.epochs, error, seconds, model, problem, kernels, subpixel, message)
+            yield EngineState(epoch, epochs, error, seconds, model, problem, kernels, subpixel, message)
 
     @staticmethod
-    def _steps(options: FastOptions, epoch: int, damping: float) -> Steps:
-        progress = epoch / max(1, options.epochs - 1)
+    def _steps(options: FastOptions, epoch: int, epochs: int, damping: float) -> Steps:
+        progress = epoch / max(1, epochs - 1)
         step = damping * options.step * (options.step_end / options.step) ** progress
         probe = step if epoch >= options.probe_start else 0.0
         return Steps(step, probe, options.alpha_object, options.alpha_probe)

