@@ -69,15 +69,20 @@ class ScanPattern:
         return ScanPattern(self.name, self.positions + np.asarray(center_m), self.parameters, self.shape, self.snaking)
 
     def step_m(self) -> float:
-        """Return the median distance from a position to its nearest neighbour, in metres (0 for one position)."""
+        """Return the median distance from a position to its nearest neighbour, in metres (0 for one position).
+
+        Of patterns with more than 2,048 positions, that many are looked at, evenly spread over the scan.
+        """
         if len(self) < 2:
             return 0.0
-        nearest = np.empty(len(self))
-        for start in range(0, len(self), 512):  # blocks: a full distance matrix of 100,000 positions is 80 GB
-            block = self.positions[start : start + 512]
-            distance = np.hypot(*(block[:, None] - self.positions[None]).transpose(2, 0, 1))
-            distance[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf
-            nearest[start : start + 512] = distance.min(axis=1)
+        looked_at = np.unique(np.linspace(0, len(self) - 1, min(len(self), 2048)).astype(int))
+        nearest = np.empty(len(looked_at))
+        for start in range(0, len(looked_at), 64):  # blocks: memory stays small, whatever the pattern's size
+            chosen = looked_at[start : start + 64]
+            offset = self.positions[chosen, None] - self.positions[None]
+            distance = np.einsum("ijk,ijk->ij", offset, offset)
+            distance[np.arange(len(chosen)), chosen] = np.inf
+            nearest[start : start + 64] = np.sqrt(distance.min(axis=1))
         return float(np.median(nearest))
 
     def overlap(self, probe_diameter_m: float) -> float:
