@@ -14,9 +14,10 @@ from typing import Protocol
 
 from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
-from ptycho_bluesky.dispatch._folder import FINAL, JobFolder, JobStatus
+from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._spec import JobSpec
+from ptycho_bluesky.dispatch._status import FINAL, JobStatus
 from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["Executor", "LocalExecutor"]

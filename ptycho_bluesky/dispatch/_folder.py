@@ -7,70 +7,24 @@ import json
 import os
 import socket
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import psutil
 
 from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._spec import JobSpec
+from ptycho_bluesky.dispatch._status import TRANSITIONS, JobState, JobStatus
 from ptycho_bluesky.errors import DispatchError
 
-__all__ = ["FINAL", "TRANSITIONS", "JobFolder", "JobState", "JobStatus", "atomic_write"]
-
-JobState = Literal["queued", "running", "cancelling", "done", "failed", "cancelled", "lost"]
-
-TRANSITIONS: dict[JobState, tuple[JobState, ...]] = {
-    "queued": ("running", "cancelling", "cancelled", "failed", "lost"),
-    "running": ("cancelling", "done", "failed", "cancelled", "lost"),
-    "cancelling": ("cancelled", "done", "failed", "lost"),
-    "done": (),
-    "failed": ("queued",),
-    "cancelled": ("queued",),
-    # A runner that was only out of sight (a network file system, a sleeping laptop) may report again.
-    "lost": ("queued", "running", "done", "failed", "cancelled"),
-}
-"""What may follow what; the same state again carries news (progress, registration)."""
-
-FINAL: tuple[JobState, ...] = ("done", "failed", "cancelled", "lost")
-"""States in which nothing works on the job any more."""
+__all__ = ["JobFolder", "atomic_write"]
 
 LAUNCH_S = 15.0
 """Longest time between a job's entry and the start of its runner."""
 
 RESERVE = 32 * 1024
 """Bytes kept aside in each folder, so that the news of a full disk can still be written."""
-
-
-@dataclass(frozen=True)
-class JobStatus:
-    """What is known of a job now."""
-
-    job_id: str
-    state: JobState
-    created: float
-    """Seconds since 1970."""
-
-    updated: float
-    """Seconds since 1970."""
-
-    attempt: int = 1
-    reason: str = ""
-    """In plain words: what failed, and what to do."""
-
-    kind: str = ""
-    """Of a failure: "user" (specification or data), "catalog", "disk", "memory", "machine" or "internal"."""
-
-    progress: dict[str, Any] = field(default_factory=dict)
-    """Last news of the engine: epoch, r_factor, seconds..."""
-
-    registered: bool | None = None
-    """Whether the result is in Tiled; None before there is one."""
-
-    stopped: bool = False
-    """True where the user ended it early and kept the result."""
 
 
 def atomic_write(path: Path, text: str, *, sync: bool = True) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ptycho_bluesky.dispatch._executor import LocalExecutor
-from ptycho_bluesky.dispatch._folder import FINAL, JobStatus
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._spec import JobSpec
+from ptycho_bluesky.dispatch._status import FINAL, JobStatus
 from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["cancel", "jobs", "logs", "retry", "status", "stop", "submit", "wait"]

@@ -130,7 +130,7 @@ class JobSpec(BaseModel):
         texts = [found.group() for found in SECRET_TEXT.finditer(text)]
         if keys or texts:
             raise ValueError(
-                f"the spec contains {(keys + texts)[0]!r}, which looks like a secret; specs are kept and logged in clear. "
+                f"the spec contains {(keys + texts)[0]!r}, which looks like a secret; specs are kept in clear. "
                 "Give keys by the environment (PTYCHO_BLUESKY_TILED_API_KEY)"
             )
         return self

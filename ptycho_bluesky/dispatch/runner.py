@@ -17,9 +17,10 @@ import numpy as np
 
 from ptycho_bluesky._locks import file_lock, release
 from ptycho_bluesky.config import settings
-from ptycho_bluesky.dispatch._folder import FINAL, JobFolder
+from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._pending import register_pending, register_with_patience
+from ptycho_bluesky.dispatch._status import FINAL
 from ptycho_bluesky.dispatch._turn import wait_for_turn
 from ptycho_bluesky.errors import CatalogError, FormatError, PtychoError
 

@@ -3,9 +3,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
+import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
@@ -67,6 +70,20 @@ def test_a_damaged_ledger_is_set_aside_and_rebuilt(home: Path, make_spec: Make, 
         ledger.rebuild()  # an empty file is an empty ledger
     assert [s.job_id for s in Ledger().jobs()] == [job.job_id]
     assert bool(list(ledger.folder.glob("ledger.damaged-*.db"))) == bool(damage)
+
+
+def test_a_ledger_that_lags_behind_the_folders_catches_up(home: Path, make_spec: Make) -> None:
+    ledger = Ledger()
+    lagging, deleted, unknown = (ledger.create(make_spec(raw_uid=str(i)))[0] for i in range(3))
+    lagging.record("running")
+    lagging.record("done", registered=False)
+    with closing(sqlite3.connect(ledger.path)) as database, database:
+        database.execute("DELETE FROM jobs WHERE job_id = ?", (unknown.job_id,))
+    shutil.rmtree(deleted.path)
+    unknown.create(make_spec(raw_uid="2"))
+    (home / "jobs" / "x").mkdir()
+    assert {s.job_id for s in ledger.jobs()} == {lagging.job_id, unknown.job_id}
+    assert [j.job_id for j in ledger.pending()] == [lagging.job_id]
 
 
 def test_a_torn_status_line_is_skipped_and_the_next_one_stands_alone(home: Path, make_spec: Make) -> None:
