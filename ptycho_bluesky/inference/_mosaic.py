@@ -21,6 +21,7 @@ Maps = tuple[FloatImage, FloatImage, FloatImage, FloatImage]
 MAX_PIXELS = 1 << 24
 MIN_OVERLAP = 0.02
 ISLANDS = 16
+COARSE = 256
 LAYERS = 5
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # lets sums vectorise; NaN keeps its meaning
 MIN_COVERAGE = 0.05
@@ -254,26 +255,34 @@ class Mosaic:
         phase, amplitude, residual = (np.full(weight.shape, np.nan, np.float32) for _ in range(3))
         np.arctan2(imaginary, real, out=phase, where=seen)
         if level and seen.any():
-            phase[seen] = _levelled(np.where(seen, real + 1j * imaginary, 0), seen)[seen]
+            phase[seen] = _levelled(np.where(seen, real + np.complex64(1j) * imaginary, np.complex64(0)))[seen]
         np.divide(np.hypot(real, imaginary), weight, out=amplitude, where=seen)
         np.divide(misfit, weight, out=residual, where=seen)
         return phase, amplitude, np.array(weight), residual
 
 
-def _levelled(phasor: npt.NDArray[np.complex64], seen: npt.NDArray[np.bool_]) -> FloatImage:
-    """Return the phase of `phasor` (Y, X) without its linear ramp: the strongest plane wave, then a fit of the rest."""
-    y, x = (np.arange(n, dtype=np.float32) for n in phasor.shape)
-    shape = [scipy.fft.next_fast_len(2 * n) for n in phasor.shape]
-    strength = np.abs(scipy.fft.fft2(phasor, s=shape))
-    row, column = (int(v) for v in np.unravel_index(int(strength.argmax()), strength.shape))
-    fy, fx = (float(np.fft.fftfreq(n)[k]) for n, k in zip(shape, (row, column), strict=True))
-    level = phasor * np.exp(-2j * np.pi * fy * y)[:, None] * np.exp(-2j * np.pi * fx * x)
-    rest = np.angle(level * np.exp(-1j * np.angle(level.sum())))
-    rows, columns = np.nonzero(seen)
-    design = np.stack([np.ones(len(rows)), rows, columns], axis=1)
-    plane = np.linalg.lstsq(design, rest[seen].astype(np.float64), rcond=None)[0]
-    rest -= (plane[0] + plane[1] * y)[:, None] + plane[2] * x
-    return np.asarray(np.angle(np.exp(1j * rest)), dtype=np.float32)
+def _levelled(phasor: npt.NDArray[np.complex64]) -> FloatImage:
+    """Return the phase of `phasor` (Y, X) without its linear ramp: the strongest plane wave, then a fit of the rest.
+
+    Both are found on a coarse image of at most 256 pixels a side, so that a large live image does not take long.
+    """
+    step = max(1, -(-max(phasor.shape) // COARSE))
+    r, c = (n // step for n in phasor.shape)
+    coarse = phasor[: r * step, : c * step].reshape(r, step, c, step).sum(axis=(1, 3))
+    shape = [scipy.fft.next_fast_len(2 * n) for n in coarse.shape]
+    strength = np.abs(scipy.fft.fft2(coarse, s=shape))
+    peak = np.unravel_index(int(strength.argmax()), strength.shape)
+    slopes = [2 * np.pi * float(np.fft.fftfreq(n)[int(k)]) / step for n, k in zip(shape, peak, strict=True)]
+    y, x = (np.arange(n) * step for n in coarse.shape)
+    level = coarse * np.exp(-1j * slopes[0] * y)[:, None] * np.exp(-1j * slopes[1] * x)
+    middle = np.angle(level.sum())
+    rows, columns = np.nonzero(coarse)
+    design = np.stack([np.ones(len(rows)), rows * step, columns * step], axis=1)
+    rest = np.angle(level[rows, columns] * np.exp(-1j * middle))
+    plane = np.linalg.lstsq(design, rest.astype(np.float64), rcond=None)[0]
+    down, across = (np.arange(n) * (slope + p) for n, slope, p in zip(phasor.shape, slopes, plane[1:], strict=True))
+    turn = np.exp(-1j * (down + middle + plane[0])).astype(np.complex64)
+    return np.asarray(np.angle(phasor * turn[:, None] * np.exp(-1j * across).astype(np.complex64)), dtype=np.float32)
 
 
 def _sign(side: int) -> int:

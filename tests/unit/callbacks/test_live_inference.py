@@ -299,7 +299,8 @@ def console():
     yield start
     for one in started:
         one.kill()
-        one.communicate()
+        one.wait()
+        one.stdout.close()
 
 
 def test_two_consoles_do_not_meet_and_the_death_of_one_lets_its_edge_process_finish(console, tmp_path):

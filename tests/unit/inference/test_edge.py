@@ -104,6 +104,23 @@ def test_frames_are_turned_and_centred():
     assert FrameGate(block, (8, 8)).prepare(spot)[4, 4] == 9
 
 
+def test_the_network_gets_the_mask_as_its_frames_have_it(session, tmp_path):
+    bad, given = np.zeros((16, 16), bool), []
+    bad[1, 5] = True
+    np.save(tmp_path / "mask.npy", bad)
+
+    class Asking(edge_models.Exact):
+        def for_probe(self, probe, pixel_size_m, frame_size, /, *, mask=None):
+            given.append(mask)
+            return super().for_probe(probe, pixel_size_m, frame_size)
+
+    way = Orientation(transpose=True)
+    block = metadata(mask_uri=f"file://{tmp_path}/mask.npy", orientation=way, zero_frequency="corner")
+    run = LiveRun(start(block, shape=[16, 16]), Asking(), session, batch=2)
+    assert run.trouble == ""
+    np.testing.assert_array_equal(given[0], np.roll(bad.T, (8, 8), (0, 1)))
+
+
 def test_positions_become_object_pixels():
     block = metadata(geometry=GEOMETRY, position_unit="um", axis_signs=(-1, 1))
     pixel = GEOMETRY.pixel_size_m(64)
