@@ -140,3 +140,13 @@ def test_a_tilted_image_is_levelled() -> None:
     assert np.nanstd(mosaic.maps()[0]) > 1.5
     assert np.nanmax(phase) - np.nanmedian(phase) == pytest.approx(0.8, abs=0.1)
     assert np.nanpercentile(phase, 80) - np.nanpercentile(phase, 2) < 0.2
+
+
+def test_the_ramp_of_a_large_image_is_found_on_a_coarse_one() -> None:
+    rows, columns = np.arange(700)[:, None], np.arange(700)[None]
+    phase = 0.3 * np.sin(rows / 9.0) * np.cos(columns / 7.0)
+    phasor = 2 * np.exp(1j * (phase + 0.11 * rows - 0.07 * columns + 1.0))
+    one = np.ones_like(phase)
+    mosaic = Mosaic()
+    mosaic.adopt(np.stack([phasor.real, phasor.imag, 2 * one, 0 * one, one]).astype("f4"), (0, 0), (0, 700, 0, 700))
+    np.testing.assert_allclose(mosaic.maps(level=True)[0], phase, atol=0.03)
