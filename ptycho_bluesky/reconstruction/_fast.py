@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.experiment import PtychoDataset
+from ptycho_bluesky.reconstruction._guess import guess_probe
 from ptycho_bluesky.reconstruction._kernels import Backend, Kernels, Steps, kernels_for
 from ptycho_bluesky.reconstruction._problem import Model, Problem, Subpixel, orthogonal_modes, prepare
 from ptycho_bluesky.reconstruction._state import EngineState
@@ -78,7 +80,7 @@ class FastEngine:
     name = "fast"
     options_type = FastOptions
     patience = 4
-    rise = 1.3
+    rise = 1.5
     """An epoch whose R-factor is that many times the best one has diverged."""
 
     def __init__(self, device: str = "cpu") -> None:
@@ -93,9 +95,24 @@ class FastEngine:
             When the dataset cannot be used, the device is not there, or the iteration diverges.
         """
         chosen = FastOptions() if options is None else FastOptions.model_validate(options.model_dump())
+        if dataset.probe is None and dataset.modality == "far-field":
+            dataset = replace(dataset, probe=guess_probe(dataset.validate(), self._tried_out(chosen)))
         problem = prepare(dataset, chosen.modes)
         kernels = kernels_for(problem, self.device, chosen.kernels, chosen.threads)
         yield from self.iterate(problem, kernels, chosen)
+
+    def _tried_out(self, options: FastOptions) -> Callable[[Problem], float]:
+        """Return a function that gives the R-factor which a few epochs reach."""
+        few = options.model_copy(update={"epochs": 5, "modes": 1, "subpixel": 1})
+
+        def r_factor(problem: Problem) -> float:
+            kernels = kernels_for(problem, self.device, few.kernels, few.threads)
+            try:
+                return min(state.r_factor for state in self.iterate(problem, kernels, few))
+            except ReconstructionError:  # diverged: a start that is no good
+                return np.inf
+
+        return r_factor
 
     def iterate(self, problem: Problem, kernels: Kernels, options: FastOptions) -> Iterator[EngineState]:
         """Yield a state after each epoch, on given kernels."""
