@@ -273,11 +273,11 @@ def _levelled(phasor: npt.NDArray[np.complex64]) -> FloatImage:
     strength = np.abs(scipy.fft.fft2(coarse, s=shape))
     peak = np.unravel_index(int(strength.argmax()), strength.shape)
     slopes = [2 * np.pi * float(np.fft.fftfreq(n)[int(k)]) / step for n, k in zip(shape, peak, strict=True)]
-    y, x = (np.arange(n) * step for n in coarse.shape)
+    y, x = (np.arange(n) * step + (step - 1) / 2 for n in coarse.shape)
     level = coarse * np.exp(-1j * slopes[0] * y)[:, None] * np.exp(-1j * slopes[1] * x)
     middle = np.angle(level.sum())
     rows, columns = np.nonzero(coarse)
-    design = np.stack([np.ones(len(rows)), rows * step, columns * step], axis=1)
+    design = np.stack([np.ones(len(rows)), y[rows], x[columns]], axis=1)
     rest = np.angle(level[rows, columns] * np.exp(-1j * middle))
     plane = np.linalg.lstsq(design, rest.astype(np.float64), rcond=None)[0]
     down, across = (np.arange(n) * (slope + p) for n, slope, p in zip(phasor.shape, slopes, plane[1:], strict=True))
