@@ -120,5 +120,5 @@ class PtychoReconstruction(Container):  # type: ignore[misc]
             shown = axes.imshow(image, cmap=colours, extent=extent)
             axes.set(title=title, xlabel=f"x ({unit})", ylabel=f"y ({unit})")
             figure.colorbar(shown, ax=axes, shrink=0.8)
-        figure.suptitle(f"{self.metadata['engine']}, R = {self.metadata['r_factor']:.3f}")
+        figure.suptitle(f"{self.metadata['engine']}, R = {_number(self.metadata['r_factor']):.3f}")
         return figure
