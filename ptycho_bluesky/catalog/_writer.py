@@ -44,7 +44,7 @@ class _Run:
     def __init__(self, client: Any, folder: Path, batch_size: int, stop_wait_s: float, uid: str) -> None:
         self._uid, self._stop_wait_s = uid, stop_wait_s
         self._journal: Journal | None = Journal(folder / f"{uid}.msgpack")
-        self._sink = _tiled_writer(client, batch_size)
+        self._client, self._batch_size = client, batch_size
         self._queue: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue(QUEUE)
         self._failed = self._stopped = False
         self._done = threading.Event()
@@ -70,6 +70,7 @@ class _Run:
                 logger.warning("run %s is still on its way to Tiled", self._uid[:8])
 
     def _send(self) -> None:
+        sink = None
         while not (self._failed and self._stopped):
             try:
                 name, document = self._queue.get(timeout=0.2)
@@ -78,7 +79,9 @@ class _Run:
             if self._failed:
                 continue
             try:
-                self._sink(name, document)
+                if sink is None:  # asks the server, so not in the RunEngine's thread
+                    sink = _tiled_writer(self._client, self._batch_size)
+                sink(name, document)
             except Exception:  # whatever it is, the scan must not know of it
                 logger.exception("Tiled refused a document of run %s; the run goes to its journal alone", self._uid[:8])
                 self._failed = True

@@ -86,6 +86,28 @@ def test_a_tiled_that_dies_in_mid_scan_fails_nothing_and_gets_the_run_later(
     assert resend_backups(client) == []
 
 
+def test_a_tiled_that_is_dead_when_the_run_starts_holds_nothing_up(
+    client: Any, catalog_home: Path, make_documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _writer._tiled_writer
+
+    def dead(client: Any, batch_size: int) -> Any:
+        time.sleep(0.5)  # Tiled's client tries for 45 s
+        raise ConnectionError("Tiled is gone")
+
+    docs = make_documents(20, 16)
+    writer = tiled_writer(client, stop_wait_s=0.1)
+    monkeypatch.setattr(_writer, "_tiled_writer", dead)
+    begin = time.monotonic()
+    for name, doc in docs:
+        writer(name, doc)
+    assert time.monotonic() - begin < 0.4
+    time.sleep(1.0)
+    monkeypatch.setattr(_writer, "_tiled_writer", real)
+    assert resend_backups(client) == [docs[0][1]["uid"]]
+    assert frames(client["raw"][docs[0][1]["uid"]], "detector_image").shape == (20, 16, 16)
+
+
 def test_a_run_whose_console_died_gets_an_abort_as_its_end(
     client: Any, catalog_home: Path, make_documents: Documents
 ) -> None:
