@@ -28,8 +28,9 @@ def exit_waves(obj: Any, probe: Any, y: int, x: int, waves: Any) -> None:
     """Write ``probe[m] * patch`` of the patch at (y, x) to waves (M, H, W)."""
     for m in range(probe.shape[0]):
         for i in range(probe.shape[1]):
+            o, p, w = obj[y + i, x : x + probe.shape[2]], probe[m, i], waves[m, i]
             for j in range(probe.shape[2]):
-                waves[m, i, j] = probe[m, i, j] * obj[y + i, x + j]
+                w[j] = p[j] * o[j]
 
 
 @jit
@@ -70,22 +71,25 @@ def project(waves: Any, amplitude: Any, scale: Any) -> Any:
     transform unitary; it is applied twice, for the way here and the way back.
     """
     error: Any = 0.0
+    line = np.empty(amplitude.shape[1], np.float32)  # modes outside, pixels inside: the loops become SIMD
     for i in range(amplitude.shape[0]):
-        row = f32(0)
-        for j in range(amplitude.shape[1]):
-            power = f32(0)
-            for m in range(waves.shape[0]):
+        line[:] = f32(0)
+        for m in range(waves.shape[0]):
+            for j in range(line.shape[0]):
                 v = waves[m, i, j]
-                power += v.real * v.real + v.imag * v.imag
-            modulus = np.sqrt(power) * scale
+                line[j] += v.real * v.real + v.imag * v.imag
+        row = f32(0)
+        for j in range(line.shape[0]):
+            modulus = np.sqrt(line[j]) * scale
             measured = amplitude[i, j]
             bad = measured < f32(0)
             row += f32(0) if bad else abs(modulus - measured)
             ratio = f32(1) if bad else measured / (modulus + f32(1e-6))
-            ratio *= scale * scale
-            for m in range(waves.shape[0]):
+            line[j] = ratio * scale * scale
+        for m in range(waves.shape[0]):
+            for j in range(line.shape[0]):
                 v = waves[m, i, j]
-                waves[m, i, j] = complex(v.real * ratio, v.imag * ratio)
+                waves[m, i, j] = complex(v.real * line[j], v.imag * line[j])
         error += row
     return error
 
@@ -106,30 +110,37 @@ def update(
     """Move object and probe towards the projected waves; return the new ``max sum |probe|**2``.
 
     rPIE: Maiden, Johnson and Li, Optica 4, 736 (2017), eq. 19; with modes: Thibault and Menzel, Nature 494, 68
-    (2013). The exit wave is computed anew, which is cheaper than to keep it.
+    (2013). The exit wave is computed anew, which is cheaper than to keep it; `waves` holds the difference afterwards.
     """
-    largest = f32(0)
+    width = probe.shape[2]
+    weight, old2, new2 = np.empty(width, np.float32), np.empty(width, np.float32), np.zeros(width, np.float32)
+    power, real, imag = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     for i in range(probe.shape[1]):
-        for j in range(probe.shape[2]):
-            o = obj[y + i, x + j]
-            o2 = o.real * o.real + o.imag * o.imag
-            weight = step_probe / max((f32(1) - alpha_probe) * o2 + alpha_probe, o2)
-            p2, new2, real, imag = f32(0), f32(0), f32(0), f32(0)
-            for m in range(probe.shape[0]):
-                p, w = probe[m, i, j], waves[m, i, j]
-                dr = w.real - (p.real * o.real - p.imag * o.imag)
-                di = w.imag - (p.real * o.imag + p.imag * o.real)
-                p2 += p.real * p.real + p.imag * p.imag
-                real += p.real * dr + p.imag * di
-                imag += p.real * di - p.imag * dr
-                qr = p.real + weight * (o.real * dr + o.imag * di)
-                qi = p.imag + weight * (o.real * di - o.imag * dr)
-                probe[m, i, j] = complex(qr, qi)
-                new2 += qr * qr + qi * qi
-            weight = step_object / max((f32(1) - alpha_object) * p2 + alpha_object * probe_max, p2 + f32(1e-30))
-            obj[y + i, x + j] = complex(o.real + real * weight, o.imag + imag * weight)
-            largest = max(largest, new2)
-    return largest
+        o = obj[y + i, x : x + width]  # whole lines, few arrays a loop: else LLVM gives up on SIMD
+        for j in range(width):
+            o2 = o[j].real * o[j].real + o[j].imag * o[j].imag
+            weight[j] = step_probe / max((f32(1) - alpha_probe) * o2 + alpha_probe, o2)
+            old2[j] = power[j] = real[j] = imag[j] = f32(0)
+        for m in range(probe.shape[0]):
+            p, w = probe[m, i], waves[m, i]
+            for j in range(width):
+                w[j] -= p[j] * o[j]
+            for j in range(width):
+                old2[j] += p[j].real * p[j].real + p[j].imag * p[j].imag
+                real[j] += p[j].real * w[j].real + p[j].imag * w[j].imag
+                imag[j] += p[j].real * w[j].imag - p[j].imag * w[j].real
+            for j in range(width):
+                qr = p[j].real + weight[j] * (o[j].real * w[j].real + o[j].imag * w[j].imag)
+                qi = p[j].imag + weight[j] * (o[j].real * w[j].imag - o[j].imag * w[j].real)
+                p[j] = complex(qr, qi)
+                power[j] += qr * qr + qi * qi
+        for j in range(width):
+            p2 = old2[j]
+            s = step_object / max((f32(1) - alpha_object) * p2 + alpha_object * probe_max, p2 + f32(1e-30))
+            o[j] = complex(o[j].real + real[j] * s, o[j].imag + imag[j] * s)
+        for j in range(width):
+            new2[j] = max(new2[j], power[j])
+    return new2.max()
 
 
 @jit
