@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ptycho_bluesky.cli._output import Json, emit, progress, start_logging
-from ptycho_bluesky.dispatch import JobStatus, Ledger
+from ptycho_bluesky.dispatch import JobStatus, Ledger, register_pending
 from ptycho_bluesky.dispatch import cancel as cancel_job
 from ptycho_bluesky.dispatch import jobs as all_jobs
 from ptycho_bluesky.dispatch import logs as job_logs
@@ -102,6 +102,15 @@ def stop(job: JobId, json_output: Json = False) -> None:
 def retry(job: JobId, json_output: Json = False) -> None:
     """Start a failed, lost or cancelled job again."""
     emit(_described(retry_job(job)), json_output)
+
+
+@app.command()
+def register(json_output: Json = False) -> None:
+    """Put into Tiled what could not be put there before: runs of dead consoles, results that wait."""
+    from ptycho_bluesky.catalog import connect, resend_backups
+
+    client = connect()
+    emit({"runs": resend_backups(client), "jobs": register_pending(client)}, json_output)
 
 
 @app.command()

@@ -76,12 +76,16 @@ def whole_way(
     from bluesky import RunEngine
 
     from ptycho_bluesky.callbacks import DispatchOnStop, LiveInference
-    from ptycho_bluesky.catalog import connect, tiled_writer
+    from ptycho_bluesky.catalog import connect, resend_backups, tiled_writer
+    from ptycho_bluesky.dispatch import register_pending
     from ptycho_bluesky.plans import ptycho_scan
 
     say("starting Tiled and the edge process")
     with LiveInference(model) as live:
-        writer = tiled_writer(connect())
+        client = connect()
+        resend_backups(client)  # what an earlier console could not bring to Tiled
+        register_pending(client)
+        writer = tiled_writer(client)
         live.wait_ready(START_S)
         RE = RunEngine({})
         RE.subscribe(writer)
