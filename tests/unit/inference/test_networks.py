@@ -27,6 +27,7 @@ from ptycho_bluesky.inference import (
     load_model,
 )
 from ptycho_bluesky.inference._fitting import Fitting, fit_probe, window
+from ptycho_bluesky.inference._predictors import _levelled
 from ptycho_bluesky.inference._vit import believable_pixels
 from ptycho_bluesky.optics import (
     DetectorModel,
@@ -290,6 +291,17 @@ def test_a_batch_is_its_frames(small):
     together = predict(frames).amplitude
     alone = np.concatenate([predict(frames[k : k + 1]).amplitude for k in range(len(frames))])
     np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_half_of_a_patch_s_slope_is_kept():
+    x = torch.arange(32) - 16
+    y = x[:, None]
+    share = torch.exp(-(x**2 + y**2) / 40.0)
+    share /= share.sum()
+    patch = torch.polar(torch.ones(32, 32), 0.02 * x - 0.04 * y + 0.3)[None]
+    wanted = torch.polar(torch.ones(32, 32), 0.01 * x - 0.02 * y + 0.3)[None]
+    left = torch.angle(_levelled(patch, share) * wanted.conj())
+    assert float(left.abs().max()) < 1e-3
 
 
 def test_hot_pixels_are_not_believed():
