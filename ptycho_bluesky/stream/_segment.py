@@ -50,30 +50,58 @@ def find_segments(suffix: str = "") -> Iterator[str]:
 
 
 def sweep() -> list[str]:
-    """Remove the segments that no living process uses; return their names."""
+    """Remove the segments of sessions that no living process belongs to; return their names.
+
+    A session's segments stay together while any of them is in use: the canvas of an edge process that has just died is
+    nobody's for a moment, and its successor needs it.
+    """
     removed = []
     for folder in _folders():
-        for path in folder.glob(PREFIX + "*"):
-            ring = path.with_name(path.name.removesuffix(".bell"))  # a ring's doorbell goes with its ring
-            if not ring.exists() if path.is_fifo() else _unused(path):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    removed.append(path.name.removeprefix(PREFIX))
+        paths = sorted(folder.glob(PREFIX + "*"))  # a ring comes before its doorbell, <ring>.bell
+        used = {_session(path) for path in paths if not path.is_fifo() and not _unused(path)}
+        for path in paths:
+            if _session(path) in used:
+                continue
+            if path.is_fifo():
+                gone = not path.with_name(path.name.removesuffix(".bell")).exists()
+                if gone:
+                    path.unlink(missing_ok=True)
+            else:
+                gone = _unused(path, remove=True)
+            if gone:
+                removed.append(path.name.removeprefix(PREFIX))
     return removed
 
 
-def _unused(path: Path) -> bool:
+def _session(path: Path) -> str:
+    """Return what the segments of one session have in common: the name without its part after the last role."""
+    return re.sub(r"(-live|-ring|-image-\d+)?(\.bell)?$", "", path.name)
+
+
+def _unused(path: Path, remove: bool = False) -> bool:
+    """Tell whether nobody uses a segment; with `remove`, take its name away before anybody can begin to."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:  # another user's, or gone
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if remove:
+            path.unlink(missing_ok=True)
     except OSError:
         return False
     finally:
         os.close(fd)
     return True
+
+
+def _locked(fd: int, path: Path) -> bool:
+    """Take a share of a segment; False where it was swept away between its opening and this."""
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 class Segment:
@@ -115,7 +143,9 @@ class Segment:
                 refused.append(f"{folder}: {error.strerror}")
                 continue
             try:
-                fcntl.flock(fd, fcntl.LOCK_SH)
+                if not _locked(fd, path):  # another console's sweep came between: the name is free again
+                    os.close(fd)
+                    return cls.create(name, size)
                 os.posix_fallocate(fd, 0, size)  # without it a full /dev/shm kills the process by SIGBUS later
                 return cls(name, path, fd)
             except OSError as error:
@@ -139,14 +169,13 @@ class Segment:
             When there is none.
         """
         path = segment_path(name)
-        try:
-            if path is None:
-                raise FileNotFoundError(name)
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise InferenceError(f"there is no shared segment {name!r}: its owner has ended or never started") from None
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        return cls(name, path, fd)
+        if path is not None:
+            with contextlib.suppress(FileNotFoundError):  # gone in the meantime
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                if _locked(fd, path):
+                    return cls(name, path, fd)
+                os.close(fd)
+        raise InferenceError(f"there is no shared segment {name!r}: its owner has ended or never started")
 
     def close(self) -> None:
         """Let go of the memory; the segment itself stays for others."""
