@@ -13,13 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_bluesky.errors import DatasetError, FormatError, InferenceError
+from ptycho_bluesky.errors import DatasetError, InferenceError
 from ptycho_bluesky.experiment import Geometry, PtychoDataset, fermat, phase_correlation
 from ptycho_bluesky.inference import (
     Model,
-    ProbeViT,
     ProbeViTModel,
-    ProbeViTSizes,
     PtychoNN,
     PtychoNNModel,
     PtychoNNPhase,
@@ -36,24 +34,8 @@ from ptycho_bluesky.optics import (
     zone_plate_probe,
 )
 
-SMALL = ProbeViTSizes(size=32, width=16, depth=1, heads=2, features=2, hidden=8, iterations=2)
 OBJECT = 500
 GEOMETRY = Geometry(energy_kev=8.8, distance_m=0.95, detector_pixel_m=75e-6)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def small() -> ProbeViTModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return ProbeViTModel("small", ProbeViT(SMALL).eval(), "", {"seed": 1})
 
 
 @pytest.fixture(scope="module")
@@ -124,95 +106,6 @@ def test_state_dict_is_recognised(tmp_path, network, size, heads):
     assert (patches.amplitude is None) == (heads == 1)
     assert patches.scale == 128 / size
     assert patches.weight.max() == 1
-
-
-# files --------------------------------------------------------------------------------------------------------------
-
-
-def test_round_trip(tmp_path, small):
-    digest = small.save(tmp_path / "m.safetensors")
-    again = load_model(tmp_path / "m.safetensors")
-    assert again.content_hash == digest
-    assert again.notes == {"seed": 1}
-    assert again.name == "m"
-    assert again.save(tmp_path / "n.safetensors") == digest
-    frames = np.random.default_rng(0).poisson(20, (2, 32, 32)).astype(np.float32)
-    probe = zone_plate(128)[:, 48:80, 48:80]
-    a, b = (m.for_probe(probe, None, 32)(frames) for m in (small, again))
-    np.testing.assert_allclose(a.amplitude, b.amplitude, atol=0.02)  # float16 in the file
-
-
-def test_round_trip_reads_as_plain_safetensors(tmp_path, small):
-    small.save(tmp_path / "m.safetensors")
-    raw = (tmp_path / "m.safetensors").read_bytes()
-    length = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + length])
-    assert all(isinstance(v, str) for v in header.pop("__metadata__").values())
-    assert max(entry["data_offsets"][1] for entry in header.values()) == len(raw) - 8 - length
-
-
-def altered(path: Path, change) -> Path:
-    raw = bytearray(path.read_bytes())
-    path.write_bytes(bytes(change(raw)))
-    return path
-
-
-def flip_last(raw: bytearray) -> bytearray:
-    raw[-1] ^= 1
-    return raw
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (flip_last, "altered or damaged"),
-        (lambda raw: raw.replace(b'"version": "1"', b'"version": "7"'), "version 7"),
-        (lambda raw: raw.replace(b"ptycho-bluesky-network", b"some-other-thing-xxxxx"), "some-other-thing"),
-        (lambda raw: raw.replace(b"probe-vit", b"probe-dot"), "altered or damaged"),
-        (lambda raw: raw[:-100], "is not a model file"),
-        (lambda raw: raw[:5], "is not a model file"),
-        (lambda raw: b"\xff" * 64, "is not a model file"),
-    ],
-)
-def test_bad_file_is_refused(tmp_path, small, change, message):
-    small.save(tmp_path / "m.safetensors")
-    with pytest.raises(FormatError, match=message):
-        load_model(altered(tmp_path / "m.safetensors", change))
-
-
-class Trap:
-    def __reduce__(self):
-        return os.mkdir, ("trapped",)
-
-
-def test_nothing_in_a_file_can_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save(Trap(), "trap.pth")
-    with pytest.raises(FormatError, match="loaded safely"):
-        load_model("trap.pth")
-    assert not Path("trapped").exists()
-
-
-def test_foreign_weights_are_refused(tmp_path):
-    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "a.pth")
-    with pytest.raises(FormatError, match=r"no 'encoder.0.weight'"):
-        load_model(tmp_path / "a.pth")
-    state = PtychoNNPhase(4).state_dict()
-    state.pop("decoder2.20.bias")
-    torch.save(state, tmp_path / "b.pth")
-    with pytest.raises(FormatError, match=r"decoder2.20.bias"):
-        load_model(tmp_path / "b.pth")
-
-
-def test_unknown_name_lists_what_there_is():
-    with pytest.raises(InferenceError, match=r"no model or model file 'nobody'; there are .*default"):
-        load_model("nobody")
-
-
-@pytest.mark.parametrize("sizes", [{"width": 0}, {"size": 30}, {"width": 18, "heads": 4}, {"depth": 1.5}])
-def test_bad_sizes(sizes):
-    with pytest.raises(InferenceError, match="sizes of a ProbeViT"):
-        ProbeViTSizes(**sizes)
 
 
 # fitting ------------------------------------------------------------------------------------------------------------
