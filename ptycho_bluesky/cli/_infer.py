@@ -18,6 +18,9 @@ def infer_command(
     model: Annotated[str, typer.Option("--model", "-m", help="Network: a name or a file.")] = "default",
     output: Annotated[Path, typer.Option("--output", "-o", help="NPZ file to write.")] = Path("mosaic.npz"),
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Frames for one call of the network.")] = 8,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; more than one pays only where nothing else uses the cores.")
+    ] = 1,
     picture: Annotated[Path | None, typer.Option(help="PNG of the phase to write as well.")] = None,
     energy_kev: EnergyKev = None,
     distance_m: DistanceM = None,
@@ -26,9 +29,12 @@ def infer_command(
 ) -> None:
     """Run a network over every frame of a dataset, as a live scan would, and put the patches together."""
     start_logging()
+    import torch
+
     from ptycho_bluesky.cli._pictures import Panel, save_panels
     from ptycho_bluesky.inference import infer, load_model
 
+    torch.set_num_threads(threads)
     dataset = load_input(source, energy_kev=energy_kev, distance_m=distance_m, detector_pixel_m=detector_pixel_m)
     with progress(f"inferring {dataset.name}", len(dataset)) as update:
         result = infer(dataset, load_model(model), batch=batch, on_progress=lambda done, total: update(done, "", total))

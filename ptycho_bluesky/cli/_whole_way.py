@@ -99,6 +99,8 @@ def whole_way(
             (uid,) = RE(ptycho_scan([detector], stage.y, stage.x, pattern, metadata=beamline.metadata, md=md))
         scan_seconds = time.perf_counter() - began
         statistics = live.wait(timeout_s)
+    if statistics["message"]:
+        say(f"live image: {statistics['message']}")
     (job_id,) = dispatch.job_ids
     state = _follow(job_id, timeout_s)
     client, found = _find(uid, job_id)

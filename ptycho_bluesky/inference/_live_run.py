@@ -109,10 +109,11 @@ class LiveRun:
             self._gate = FrameGate(self.metadata, shape)
             size, geometry = self._gate.frame_size, self.metadata.geometry
             probe = self._probe(size)
+            if geometry is not None and geometry.modality == "near-field":
+                raise InferenceError("networks know the far field alone; its reconstruction will show this scan")
             self._predictor = self._model.for_probe(probe, self._gate.pixel_size_m, size, mask=self._gate.mask)
             if probe is not None:
-                modality = "far-field" if geometry is None else geometry.modality
-                self._misfit = Misfit(probe, propagator_for(geometry, modality, size))
+                self._misfit = Misfit(probe, propagator_for(geometry, "far-field", size))
             blank = np.zeros((1, size, size), np.float32)
             blank[:, size // 2, size // 2] = 1000
             for count in {1, self.batch}:  # first calls allocate, choose kernels, capture graphs

@@ -225,6 +225,16 @@ def test_a_network_that_cannot_be_made_ready_refuses_all_and_says_so(session, tm
     assert result["mosaic_shape"] == [0, 0]
 
 
+def test_a_near_field_run_is_refused_in_words(session, tmp_path):
+    near = Geometry(energy_kev=12.7, distance_m=1.1, detector_pixel_m=55e-6, modality="near-field")
+    block = metadata(geometry=near, position_unit="um")
+    run = LiveRun(start(block, shape=[64, 64]), edge_models.Exact(), session, batch=8)
+    run.process(scan(3))
+    result = run.finish(tmp_path, "done", 0, lambda: None)
+    assert result["refused"] == {"no network": 3}
+    assert "far field alone" in result["message"]
+
+
 def test_frames_of_a_file_and_their_positions(session, tmp_path):
     frames = list(scan(50))
     with h5py.File(tmp_path / "frames.h5", "w") as file:
