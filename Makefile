@@ -5,8 +5,6 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-PTYCHO_BLUESKY_DATA ?= $(wildcard $(CURDIR)/../shared/data)
-export PTYCHO_BLUESKY_DATA
 
 .PHONY: demo test lint types check bench clean
 

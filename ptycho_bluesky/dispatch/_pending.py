@@ -6,8 +6,6 @@ import logging
 import time
 from typing import Any
 
-import httpx
-
 from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._folder import JobFolder
@@ -38,6 +36,8 @@ def register_job(job: JobFolder, client: Any) -> None:
 
 def register_with_patience(job: JobFolder) -> str:
     """Connect and register, again and again for ``settings().tiled_patience_s``; return "" or what stood in the way."""
+    import httpx  # here and below: a console that only submits shall not wait for it
+
     from ptycho_bluesky.catalog import connect
 
     deadline = time.monotonic() + settings().tiled_patience_s
@@ -72,6 +72,8 @@ def register_pending(client: Any, ledger: Ledger | None = None) -> list[str]:
     list of str
         Ids of the jobs whose results were registered. What fails again is reported in the log, and waits on.
     """
+    import httpx
+
     ledger = ledger or Ledger()
     registered = []
     for job in ledger.pending():

@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import numpy.typing as npt
-import scipy.spatial
 
 from ptycho_bluesky.errors import DatasetError
 from ptycho_bluesky.optics._material import checked_shape, cover, power_law_field, transmission
@@ -103,12 +102,14 @@ def random_foam(
 def _foam_sheet(
     shape: tuple[int, int], pixels: FloatArray, bubble: float, wall: float, rng: np.random.Generator
 ) -> FloatArray:
+    from scipy.spatial import cKDTree  # a console that makes no foam shall not wait for it
+
     pad = 2 * bubble
     count = max(4, int((shape[0] + 2 * pad) * (shape[1] + 2 * pad) / bubble**2))
     seeds = rng.uniform(-pad, np.array(shape) + pad, (count, 2))
     seeds = seeds[rng.random(count) > 0.25 * (rng.random(count) < 0.5)]
     bends = [bubble * 0.08 * power_law_field(shape, rng, 2.0, 2 * bubble).ravel() for _ in range(2)]
-    near = np.asarray(scipy.spatial.cKDTree(seeds).query(pixels + np.stack(bends, axis=1), k=3)[0])
+    near = np.asarray(cKDTree(seeds).query(pixels + np.stack(bends, axis=1), k=3)[0])
     first, second, third = near.T.reshape(3, *shape)
     edge = (second - first) / 2  # distance to the wall's middle, nearly
     walls = cover(wall / 2 - edge)

@@ -8,7 +8,7 @@ import pytest
 CODE = """
 import json, sys, threading, time
 began = time.process_time()
-import ptycho_bluesky.plans, ptycho_bluesky.devices
+import ptycho_bluesky.plans, ptycho_bluesky.devices, ptycho_bluesky.callbacks
 seconds = time.process_time() - began  # of this process alone: other work on the machine must not count
 import os, ophyd
 print(json.dumps({"seconds": seconds, "threads": threading.active_count(), "layer": ophyd.get_cl().name,
@@ -27,7 +27,7 @@ def console(layer=None, path=None):
     return json.loads(done.stdout)
 
 
-def test_plans_and_devices_are_light_and_start_no_threads():
+def test_plans_devices_and_callbacks_are_light_and_start_no_threads():
     runs = [console() for _ in range(3)]
     assert min(run["seconds"] for run in runs) < 1.5
     assert all(run["heavy"] == [] and run["threads"] == 1 for run in runs)
