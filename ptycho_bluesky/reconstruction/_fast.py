@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.experiment import PtychoDataset
+from ptycho_bluesky.reconstruction._backends import Backend, kernels_for
 from ptycho_bluesky.reconstruction._guess import guess_probe
-from ptycho_bluesky.reconstruction._kernels import Backend, Kernels, Steps, kernels_for
+from ptycho_bluesky.reconstruction._kernels import Kernels, Steps
 from ptycho_bluesky.reconstruction._problem import Model, Problem, Subpixel, orthogonal_modes, prepare
 from ptycho_bluesky.reconstruction._state import EngineState
 

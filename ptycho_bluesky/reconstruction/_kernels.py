@@ -1,19 +1,15 @@
-"""The small set of kernels on which every engine is written, and the choice of its implementation."""
+"""The small set of kernels on which every engine is written."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from ptycho_bluesky.config import settings
-from ptycho_bluesky.errors import ReconstructionError
-from ptycho_bluesky.reconstruction._problem import Model, Problem, Subpixel
+from ptycho_bluesky.reconstruction._problem import Model, Subpixel
 
-__all__ = ["Backend", "Kernels", "Steps", "kernels_for"]
-
-Backend = Literal["auto", "numba", "torch"]
+__all__ = ["Kernels", "Steps"]
 
 
 @dataclass(frozen=True)
@@ -42,24 +38,3 @@ class Kernels(Protocol):
     def r_factor(self, model: Model, subpixel: Subpixel) -> float:
         """Return the R-factor over all frames, with the best global scale."""
         ...
-
-
-def kernels_for(problem: Problem, device: str, backend: Backend = "auto", threads: int | None = None) -> Kernels:
-    """Return the kernels for a device; ``"auto"`` takes numba on a CPU and torch elsewhere.
-
-    Raises
-    ------
-    ReconstructionError
-        When the device is not there, or the backend cannot work on it.
-    """
-    if backend == "numba" or (backend == "auto" and device == "cpu"):
-        if device != "cpu":
-            raise ReconstructionError(
-                f"the numba kernels work on the CPU alone, given was device {device!r}: use kernels 'torch' or 'auto'"
-            )
-        from ptycho_bluesky.reconstruction._cpu import CpuKernels  # numba takes a second to import
-
-        return CpuKernels(problem, threads or settings().threads)
-    from ptycho_bluesky.reconstruction._torch_kernels import TorchKernels  # and torch two
-
-    return TorchKernels(problem, device, threads)

@@ -8,7 +8,7 @@ import pytest
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.optics import DetectorModel
 from ptycho_bluesky.reconstruction import FastEngine, FastOptions, reconstruct
-from ptycho_bluesky.reconstruction._kernels import kernels_for
+from ptycho_bluesky.reconstruction._backends import kernels_for
 from ptycho_bluesky.reconstruction._problem import Model, prepare
 
 
