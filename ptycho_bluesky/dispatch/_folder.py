@@ -188,8 +188,9 @@ class JobFolder:
             command = psutil.Process(pid).cmdline()
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None
-        # A zombie has no command line; another process under the same pid has another one.
-        return pid if str(self.path) in command else None
+        # A zombie raises; a process that is just being started has no command line for a moment; another one under the
+        # same pid has another one.
+        return pid if not command or str(self.path) in command else None
 
     def alive(self) -> bool:
         """Whether something works on this job, as far as can be seen from this machine."""

@@ -167,8 +167,9 @@ class Ledger:
         job = self.job(job_id)
         status = job.status()
         if status.state not in FINAL and not job.alive():
-            status = job.status()  # it may have ended between the two looks
-            if status.state not in FINAL:
+            time.sleep(0.05)
+            status = job.status()  # it may have ended between the two looks, or have been about to begin
+            if status.state not in FINAL and not job.alive():
                 reason = (
                     f"the runner ended without a word while the job was {status.state}; `jobs logs {job.job_id[:8]}` "
                     f"shows what it said last, `jobs retry {job.job_id[:8]}` starts it again"
