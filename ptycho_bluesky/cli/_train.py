@@ -48,7 +48,13 @@ def train_command(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Frames a step.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and frames.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads of the optimiser; the frames are simulated beside it.")
+    ] = 1,
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Compute in bfloat16: twice as fast on processors that have it.")
+    ] = False,
+    validate_every: Annotated[int | None, typer.Option(min=1, help="Steps between looks at held-out frames.")] = None,
     max_seconds: Annotated[float | None, typer.Option(min=1, help="Stop after this long, with a usable model.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Kept while training; one that is there is resumed.")] = None,
     json_output: Json = False,
@@ -58,10 +64,16 @@ def train_command(
     Ctrl-C keeps the checkpoint; the same command goes on from there.
     """
     start_logging()
-    from ptycho_bluesky.config import settings
     from ptycho_bluesky.inference import TrainingOptions, TrainingState, train
 
-    given = {"steps": steps, "batch": batch, "seed": seed, "threads": threads or settings().threads}
+    given = {
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+        "threads": threads,
+        "bfloat16": bfloat16,
+        "validate_every": validate_every,
+    }
     options = TrainingOptions(**{key: value for key, value in given.items() if value is not None})
     began = time.perf_counter()
     last = TrainingState(steps=options.steps)
