@@ -57,6 +57,3 @@ def main() -> None:
     except PtychoError as error:
         sys.stderr.write(f"ptycho-bluesky: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("ptycho-bluesky: interrupted\n")
-        sys.exit(130)

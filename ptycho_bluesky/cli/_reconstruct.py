@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ptycho_bluesky.cli._interrupt import stop_on_interrupt
 from ptycho_bluesky.cli._output import Json, emit, progress, say, start_logging
 from ptycho_bluesky.errors import FormatError
 from ptycho_bluesky.experiment import PtychoDataset
@@ -82,13 +83,14 @@ def reconstruct_command(
         focus_to_sample_m=focus_to_sample_m,
     )
     wanted = {key: value for key, value in {"epochs": epochs, "modes": modes}.items() if value is not None}
-    with progress(f"reconstructing {dataset.name}", None) as update:
+    with progress(f"reconstructing {dataset.name}", None) as update, stop_on_interrupt("the result") as should_stop:
         rec = reconstruct(
             dataset,
             engine,
             wanted,
             device=device,
             max_seconds=max_seconds,
+            should_stop=should_stop,
             on_state=lambda state: update(state.epoch, f"R {state.r_factor:.4f}", state.epochs),
         )
     write_reconstruction(output, rec)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ptycho_bluesky.cli._interrupt import stop_on_interrupt
 from ptycho_bluesky.cli._output import Json, emit, progress, start_logging
 from ptycho_bluesky.cli._reconstruct import load_input
 from ptycho_bluesky.errors import FormatError
@@ -61,7 +63,7 @@ def train_command(
 ) -> None:
     """Train a network on simulated frames: no measured training data is needed.
 
-    Ctrl-C keeps the checkpoint; the same command goes on from there.
+    Ctrl-C stops and writes the model as it is; with --checkpoint, the same command goes on from there.
     """
     start_logging()
     from ptycho_bluesky.inference import TrainingOptions, TrainingState, train
@@ -77,7 +79,7 @@ def train_command(
     options = TrainingOptions(**{key: value for key, value in given.items() if value is not None})
     began = time.perf_counter()
     last = TrainingState(steps=options.steps)
-    with progress("training", options.steps) as update:
+    with progress("training", options.steps) as update, stop_on_interrupt("the model so far") as asked:
 
         def on_state(state: TrainingState) -> None:
             nonlocal last
@@ -90,7 +92,7 @@ def train_command(
             probe=None if probe is None else _probe_of(probe),
             checkpoint=checkpoint,
             on_state=on_state,
-            should_stop=lambda: max_seconds is not None and time.perf_counter() - began > max_seconds,
+            should_stop=lambda: asked() or time.perf_counter() - began > (max_seconds or math.inf),
         )
     emit(
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ def whole_way(
         When the result is not in Tiled.
     """
     from bluesky import RunEngine
+    from bluesky.utils import RunEngineInterrupted
 
     from ptycho_bluesky.callbacks import DispatchOnStop, LiveInference
     from ptycho_bluesky.catalog import connect, resend_backups, tiled_writer
@@ -96,7 +98,13 @@ def whole_way(
         began = time.perf_counter()
         with progress("scanning", len(pattern)) as update:
             RE.subscribe(_counter(update), "event")
-            (uid,) = RE(ptycho_scan([detector], stage.y, stage.x, pattern, metadata=beamline.metadata, md=md))
+            try:
+                (uid,) = RE(ptycho_scan([detector], stage.y, stage.x, pattern, metadata=beamline.metadata, md=md))
+            except RunEngineInterrupted:  # Ctrl-C
+                logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # it logs its own abort with a traceback
+                RE.abort("interrupted by the user")
+                say("scan aborted; what was measured is kept and is being reconstructed: ptycho-bluesky jobs list")
+                raise KeyboardInterrupt from None
         scan_seconds = time.perf_counter() - began
         statistics = live.wait(timeout_s)
     if statistics["message"]:
