@@ -29,7 +29,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/run_engine.py
 	$(BIN)/python benchmarks/reconstruction.py
 
-# The shipped network, bit for bit on the same kind of processor (15 minutes on two cores).
+# The shipped network, bit for bit on the same kind of processor (10 minutes on two cores).
 model: $(STAMP)
 	$(BIN)/ptycho-bluesky train --steps 2600 --validate-every 200 --seed 0 --threads 1 --bfloat16 \
 	  --output ptycho_bluesky/inference/weights/default.safetensors
