@@ -222,12 +222,12 @@ def test_the_death_of_the_producer_leaves_the_consumer_all_it_put():
 def test_what_a_dead_process_left_to_a_living_session_is_not_swept():
     session = f"swept-{uuid.uuid4().hex[:8]}"
     board = Segment.create(session + "-live", 4096)
-    canvas = Segment.create(session + "-image-5", 4096)
+    canvas = Segment.create(session + "-1-image-5", 4096)
     canvas.close()  # as after kill -9 of the edge process: its successor has not come yet
-    assert not {session + "-live", session + "-image-5"} & set(sweep())
-    Segment.attach(session + "-image-5").close()
+    assert not {session + "-live", session + "-1-image-5"} & set(sweep())
+    Segment.attach(session + "-1-image-5").close()
     board.close()
-    assert {session + "-live", session + "-image-5"} <= set(sweep())
+    assert {session + "-live", session + "-1-image-5"} <= set(sweep())
 
 
 def test_waiting_costs_nothing_and_ends_with_the_first_record(ring):
