@@ -311,10 +311,11 @@ class LiveInference:
         path, end = self.folder / f"{uid}.json", time.monotonic() + timeout_s
         own = {"callback_ms_per_event": self._seconds / max(self._events, 1) * 1e3}
         while not path.exists():
-            if self._supervisor.gave_up or self._closed:
-                return dataclasses.asdict(self.status()) | {"state": "failed"} | own
+            now = self.status()
+            unwritten = now.run_uid == uid and now.state == "idle" and "mosaic cannot be written" in now.message
+            if self._supervisor.gave_up or self._closed or unwritten:
+                return dataclasses.asdict(now) | {"state": "failed"} | own
             if time.monotonic() > end:
-                now = self.status()
                 raise InferenceError(
                     f"run {uid[:8]} is not finished after {timeout_s:g} s: {now.frames_inferred} frames inferred, "
                     f"state {now.state!r} {now.message}; wait longer, or see {self._log}"

@@ -68,8 +68,8 @@ def _overlap(metadata: PtychographyMetadata, overlap: float | None, min_overlap:
     diameter_um = (metadata.probe_diameter_m or 0.0) * 1e6
     return [
         f"neighbouring probes overlap by {overlap:.0%} (their diameter is {diameter_um:.3g} um); at least "
-        f"{min_overlap:.0%} is allowed: a step of {(1 - min_overlap) * diameter_um:.3g} um or less, a larger probe, or "
-        "min_overlap=None for no check"
+        f"{min_overlap:.0%} is required: a step of {(1 - min_overlap) * diameter_um:.3g} um or less, a larger probe, "
+        "or min_overlap=None for no check"
     ]
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
@@ -57,6 +57,11 @@ class Settings(BaseSettings):
 
     lost_after_s: float = Field(default=60.0, gt=0)
     """Seconds without a sign of life after which a job counts as lost."""
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()  # other processes of ours start in other folders
 
     @classmethod
     def settings_customise_sources(

@@ -37,6 +37,14 @@ def _view(block: PtychographyMetadata, stored: tuple[int, int]) -> FrameView:
     return replace(view, window=(row - half, column - half, 2 * half))
 
 
+def _rows(run: Any) -> npt.NDArray[np.int64] | None:
+    """Return one row for each event, in order: a writer that had to try again may have appended rows twice."""
+    if "seq_num" not in run["primary"]:
+        return None
+    numbers = np.asarray(stream_array(run, "seq_num").read()).reshape(-1)
+    return np.asarray(np.unique(numbers, return_index=True)[1], dtype=np.int64)
+
+
 def _positions(run: Any, block: PtychographyMetadata) -> npt.NDArray[np.float64]:
     columns = [np.asarray(stream_array(run, key).read(), np.float64).reshape(-1) for key in block.position_keys]
     if len(columns[0]) != len(columns[1]):
@@ -106,7 +114,9 @@ def dataset_from_run(run: Any) -> PtychoDataset:
     block = PtychographyMetadata.from_start(start)
     if faults := block.missing():
         raise DatasetError(report(f"'ptychography' block of run {uid[:8]}", faults))
-    positions = _positions(run, block)
+    positions, rows = _positions(run, block), _rows(run)
+    if rows is not None and len(rows) <= len(positions):
+        positions = positions[rows]
     array = stream_array(run, block.frames_key)
     view = _view(block, TiledFrames(array).view.stored)
     count = int(array.shape[0])
@@ -122,6 +132,8 @@ def dataset_from_run(run: Any) -> PtychoDataset:
     geometry = None if block.geometry is None else block.geometry.model_copy(update={"beam_center_px": None})
     size = view.shape[0]
     times = np.asarray(stream_array(run, "time").read(), np.float64).reshape(-1) if "time" in run["primary"] else None
+    if times is not None and rows is not None and len(rows) <= len(times):
+        times = times[rows]
     dataset = PtychoDataset(
         frames=frames,
         positions=positions[:count],

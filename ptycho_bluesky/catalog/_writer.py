@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 BATCH = 50
 """Events sent to Tiled at once. One HTTP request costs 30 ms, whatever it carries; with 50 a live viewer is at most
 50 frames behind."""
+
+APPEND_S = 20.0
+"""Longest time to wait while another console appends its rows; then both take their chance."""
 
 QUEUE = 2000
 """Documents that may wait for Tiled in memory; beyond that the run goes to its journal alone."""
@@ -56,7 +60,8 @@ class _Run:
                 self._journal.append(name, document)
             except OSError as error:
                 logger.error("run %s goes to Tiled alone, its journal cannot be written: %s", self._uid[:8], error)
-                self._journal.close()
+                with contextlib.suppress(OSError):  # closing flushes, and the disk is still full
+                    self._journal.close()
                 self._journal = None
         if not self._failed:
             try:
@@ -79,9 +84,11 @@ class _Run:
             if self._failed:
                 continue
             try:
-                if sink is None:  # asks the server, so not in the RunEngine's thread
-                    sink = _tiled_writer(self._client, self._batch_size)
-                sink(name, document)
+                # Two consoles that append to one table at once make Tiled's SQL storage fail and repeat rows.
+                with file_lock(settings().home / "tiled" / "append.lock", timeout_s=APPEND_S):
+                    if sink is None:  # asks the server, so not in the RunEngine's thread
+                        sink = _tiled_writer(self._client, self._batch_size)
+                    sink(name, document)
             except Exception:  # whatever it is, the scan must not know of it
                 logger.exception("Tiled refused a document of run %s; the run goes to its journal alone", self._uid[:8])
                 self._failed = True
@@ -124,12 +131,15 @@ class RunWriter:
 
         _tiled_writer(client, batch_size)  # imports now, not when the first run starts
         self._router = RunRouter([factory])
+        self._said = False
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         try:
             self._router(name, document)
         except Exception:  # an exception here would abort the scan
-            logger.exception("a %s document could not be handed to Tiled", name)
+            if not self._said:  # once: every event of the run would say it again
+                logger.exception("a document (%s) could not be handed to Tiled, nor will those after it", name)
+            self._said = True
 
 
 def tiled_writer(client: Any, *, batch_size: int = BATCH, stop_wait_s: float = 10.0) -> RunWriter:

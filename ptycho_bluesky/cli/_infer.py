@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ptycho_bluesky.cli._output import Json, emit, progress, say, start_logging
-from ptycho_bluesky.cli._reconstruct import DistanceM, EnergyKev, PixelM, load_input
+from ptycho_bluesky.cli._reconstruct import DistanceM, EnergyKev, PixelM, check_writable, load_input, probe_of
 
 __all__ = ["infer_command"]
 
@@ -17,6 +17,9 @@ def infer_command(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="Data file (NPZ, CXI) or uid of a run in Tiled.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Network: a name or a file.")] = "default",
     output: Annotated[Path, typer.Option("--output", "-o", help="NPZ file to write.")] = Path("mosaic.npz"),
+    probe: Annotated[
+        str | None, typer.Option(help="Where the file has no probe: a reconstruction, or a dataset with one.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Frames for one call of the network.")] = 8,
     threads: Annotated[
         int, typer.Option(min=1, help="CPU threads; more than one pays only where nothing else uses the cores.")
@@ -35,9 +38,18 @@ def infer_command(
     from ptycho_bluesky.inference import infer, load_model
 
     torch.set_num_threads(threads)
+    for file in (output, picture):
+        check_writable(file)
     dataset = load_input(source, energy_kev=energy_kev, distance_m=distance_m, detector_pixel_m=detector_pixel_m)
+    known = None if probe is None else probe_of(probe)
     with progress(f"inferring {dataset.name}", len(dataset)) as update:
-        result = infer(dataset, load_model(model), batch=batch, on_progress=lambda done, total: update(done, "", total))
+        result = infer(
+            dataset,
+            load_model(model),
+            probe=known,
+            batch=batch,
+            on_progress=lambda done, total: update(done, "", total),
+        )
     result.save(output)
     if picture is not None:
         pixel = None if dataset.pixel_size_m is None else result.pixel_size

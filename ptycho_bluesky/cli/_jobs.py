@@ -22,7 +22,7 @@ from ptycho_bluesky.dispatch import wait as wait_for_job
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Reconstruction jobs: list, show, wait, cancel, stop, retry, logs.")
+app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, wait, cancel, stop, retry, register, logs.")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or the beginning of one.")]
 COLOURS = {"done": "green", "failed": "red", "lost": "red", "running": "cyan", "cancelled": "yellow"}

@@ -44,7 +44,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
-        return float(f"{value:.7g}") if np.isfinite(value) else None
+        return value if np.isfinite(value) else None
     return value if value is None or isinstance(value, str | int | bool) else str(value)
 
 

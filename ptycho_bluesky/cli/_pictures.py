@@ -85,7 +85,7 @@ def save_panels(path: Path, panels: Sequence[Panel], title: str = "") -> Path:
         figure.suptitle(title, fontsize=12)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        figure.savefig(path, format="png")
     except OSError as error:
         raise FormatError(f"picture {path} cannot be written: {error}; give a folder that can be written to") from None
     return path

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +14,20 @@ from ptycho_bluesky.cli._output import Json, emit, progress, say, start_logging
 from ptycho_bluesky.errors import FormatError
 from ptycho_bluesky.experiment import PtychoDataset
 
-__all__ = ["DistanceM", "EnergyKev", "FocusToSampleM", "PixelM", "load_input", "reconstruct_command"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = [
+    "DistanceM",
+    "EnergyKev",
+    "FocusToSampleM",
+    "PixelM",
+    "check_writable",
+    "load_input",
+    "probe_of",
+    "reconstruct_command",
+]
 
 EnergyKev = Annotated[float | None, typer.Option(help="Photon energy in keV, where the file has none.")]
 DistanceM = Annotated[float | None, typer.Option(help="Sample to detector in metres, where the file has none.")]
@@ -47,6 +61,32 @@ def load_input(given: str, **options: Any) -> PtychoDataset:
     return dataset_from_run(run)
 
 
+def probe_of(given: str) -> npt.NDArray[np.complex64]:
+    """Return the probe of a reconstruction file, or else of a dataset."""
+    import h5py
+
+    from ptycho_bluesky.formats import read_reconstruction
+
+    path = Path(given)
+    if path.is_file() and h5py.is_hdf5(path):
+        try:
+            return read_reconstruction(path).probe
+        except FormatError:  # not a reconstruction: perhaps a dataset that carries a probe
+            pass
+    probe = load_input(given).probe
+    if probe is None:
+        raise FormatError(f"{given} holds no probe; give a reconstruction, or a dataset with a probe")
+    return probe
+
+
+def check_writable(file: Path | None) -> None:
+    """Refuse a file that could not be written, before the work is done and not after it."""
+    if file is None:
+        return
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK) or file.is_dir():
+        raise FormatError(f"{file} cannot be written; give a file in a folder that exists and can be written to")
+
+
 def reconstruct_command(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="Data file (NPZ, CXI) or uid of a run in Tiled.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="HDF5 file to write.")] = Path("reconstruction.h5"),
@@ -75,6 +115,8 @@ def reconstruct_command(
     from ptycho_bluesky.formats import write_reconstruction
     from ptycho_bluesky.reconstruction import reconstruct
 
+    for file in (output, picture):
+        check_writable(file)
     dataset = load_input(
         source,
         energy_kev=energy_kev,

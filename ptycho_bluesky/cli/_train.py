@@ -5,38 +5,16 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ptycho_bluesky.cli._interrupt import stop_on_interrupt
 from ptycho_bluesky.cli._output import Json, emit, progress, start_logging
-from ptycho_bluesky.cli._reconstruct import load_input
-from ptycho_bluesky.errors import FormatError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+from ptycho_bluesky.cli._reconstruct import check_writable, probe_of
+from ptycho_bluesky.errors import InferenceError
 
 __all__ = ["train_command"]
-
-
-def _probe_of(given: str) -> npt.NDArray[np.complex64]:
-    """Return the probe of a reconstruction file, or else of a dataset."""
-    import h5py
-
-    from ptycho_bluesky.formats import read_reconstruction
-
-    path = Path(given)
-    if path.is_file() and h5py.is_hdf5(path):
-        try:
-            return read_reconstruction(path).probe
-        except FormatError:  # not a reconstruction: perhaps a dataset that carries a probe
-            pass
-    probe = load_input(given).probe
-    if probe is None:
-        raise FormatError(f"{given} holds no probe; give a reconstruction, or a dataset with a probe")
-    return probe
 
 
 def train_command(
@@ -77,6 +55,7 @@ def train_command(
         "validate_every": validate_every,
     }
     options = TrainingOptions(**{key: value for key, value in given.items() if value is not None})
+    check_writable(output)
     began = time.perf_counter()
     last = TrainingState(steps=options.steps)
     with progress("training", options.steps) as update, stop_on_interrupt("the model so far") as asked:
@@ -89,15 +68,19 @@ def train_command(
         model = train(
             output,
             options,
-            probe=None if probe is None else _probe_of(probe),
+            probe=None if probe is None else probe_of(probe),
             checkpoint=checkpoint,
             on_state=on_state,
             should_stop=lambda: asked() or time.perf_counter() - began > (max_seconds or math.inf),
         )
+    steps_done = int(model.notes["steps"])
+    if steps_done == 0:
+        output.unlink()
+        raise InferenceError("the training was stopped before its first step; no model was written: give it more time")
     emit(
         {
             "model": model.name,
-            "steps": last.step,
+            "steps": steps_done,
             "seconds": time.perf_counter() - began,
             "validation_loss": last.curves["validation_loss"][-1] if last.curves["validation_loss"] else None,
             "validation_correlation": (

@@ -109,6 +109,8 @@ def whole_way(
         statistics = live.wait(timeout_s)
     if statistics["message"]:
         say(f"live image: {statistics['message']}")
+    if not dispatch.job_ids:
+        raise DispatchError(f"no reconstruction was dispatched for run {uid}: {dispatch.failures}")
     (job_id,) = dispatch.job_ids
     state = _follow(job_id, timeout_s)
     client, found = _find(uid, job_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +35,13 @@ class Beamline:
     pattern: ScanPattern
     """A scan that fits: for a replay, the recorded positions in their order."""
 
-    probe: ComplexArray | None = None
+    probe: ComplexArray | None = field(default=None, repr=False)
     """(M, H, W) the true probe, ``sum |probe|**2 = 1``; of a replay the recorded estimate, if any."""
 
-    truth: ComplexArray | None = None
+    truth: ComplexArray | None = field(default=None, repr=False)
     """(Y, X) transmission of the simulated sample, its middle at position (0, 0); None for a replay."""
 
-    dataset: PtychoDataset | None = None
+    dataset: PtychoDataset | None = field(default=None, repr=False)
     """What is played back; None for a simulation."""
 
 

@@ -183,6 +183,11 @@ def _specimen(
     needed = np.ceil(reach / pixel_m).astype(int) + frame_size
     shape = (int(needed[0]), int(needed[1]))
     if not isinstance(specimen, str):
+        if not np.iscomplexobj(specimen):
+            raise ConfigurationError(
+                f"the specimen is {np.asarray(specimen).dtype}; it must be a complex transmission: for a phase "
+                "image in radians give np.exp(1j * phase)"
+            )
         if specimen.ndim != 2 or (np.asarray(specimen.shape) < needed).any():
             raise ConfigurationError(
                 f"the specimen has shape {specimen.shape}; the field needs (Y, X) of at least {shape} pixels of "

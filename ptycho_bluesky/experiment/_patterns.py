@@ -38,7 +38,7 @@ class ScanPattern:
     """
 
     name: str
-    positions: FloatArray
+    positions: FloatArray = field(repr=False)
     parameters: dict[str, float | int | bool] = field(default_factory=dict)
     shape: tuple[int, int] | None = None
     snaking: bool = False

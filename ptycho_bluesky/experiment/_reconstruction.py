@@ -17,16 +17,16 @@ __all__ = ["Reconstruction"]
 class Reconstruction:
     """The result of a reconstruction, with its provenance."""
 
-    object: npt.NDArray[np.complex64]
+    object: npt.NDArray[np.complex64] = field(repr=False)
     """(slices, Y, X) complex transmission of the sample."""
 
-    probe: npt.NDArray[np.complex64]
+    probe: npt.NDArray[np.complex64] = field(repr=False)
     """(modes, H, W), strongest mode first; ``sum |probe|**2`` is the mean number of photons in a frame."""
 
-    positions: npt.NDArray[np.float64]
+    positions: npt.NDArray[np.float64] = field(repr=False)
     """(N, 2) (row, column) as refined, in metres, or in object pixels where ``pixel_size_m`` is None."""
 
-    coverage: npt.NDArray[np.float32]
+    coverage: npt.NDArray[np.float32] = field(repr=False)
     """(Y, X) illumination of each object pixel, 1 at the most; ``coverage > 0.1`` is the scanned field."""
 
     origin: tuple[float, float]
@@ -35,7 +35,7 @@ class Reconstruction:
     pixel_size_m: float | None
     """Side of an object pixel in metres; None for pixel units."""
 
-    errors: npt.NDArray[np.float64]
+    errors: npt.NDArray[np.float64] = field(repr=False)
     """(epochs,) R-factor seen during each epoch."""
 
     r_factor: float

@@ -150,6 +150,16 @@ def test_faults_are_named(make_documents: Documents, block: PtychographyMetadata
         dataset_from_run(Run(make_documents(3, metadata=block.model_copy(update={"frames_key": "stage_x"}))))
 
 
+def test_rows_that_a_writer_appended_twice_count_once(make_documents: Documents, block: PtychographyMetadata) -> None:
+    docs = make_documents(5, metadata=block)
+    rows = np.array([0, 1, 2, 3, 4, 3, 4])
+    once = dataset_from_run(Run(docs))
+    columns = {key: column.data[rows] for key, column in Run(docs)["primary"].items() if key != block.frames_key}
+    twice = dataset_from_run(Run(docs, **columns, seq_num=rows + 1))
+    np.testing.assert_array_equal(twice.positions, once.positions)
+    np.testing.assert_array_equal(twice.timestamps, once.timestamps)
+
+
 def test_both_shapes_that_tiled_shows_of_external_frames() -> None:
     data = np.arange(5 * 8 * 8).reshape(5, 8, 8)
     flat = TiledFrames(Column(data))

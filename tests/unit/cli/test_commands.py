@@ -102,3 +102,15 @@ def test_jobs_of_a_new_home(tmp_path: Path, use_home: Home) -> None:
     assert one_json("jobs", "list") == {"jobs": []}
     with pytest.raises(PtychoError, match="no job"):
         runner.invoke(app, ["jobs", "show", "abc"], catch_exceptions=False)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(measurement: Path, tmp_path: Path) -> None:
+    for verb in ("reconstruct", "infer"):
+        with pytest.raises(PtychoError, match="cannot be written"):
+            runner.invoke(app, [verb, str(measurement), "-o", str(tmp_path / "no" / "x")], catch_exceptions=False)
+
+
+def test_a_probe_comes_from_a_reconstruction(measurement: Path, tmp_path: Path) -> None:
+    one_json("reconstruct", measurement, "-o", tmp_path / "r.h5", "--epochs", 1, "--modes", 1)
+    found = one_json("infer", measurement, "--probe", tmp_path / "r.h5", "-o", tmp_path / "m.npz")
+    assert found["frames"] > 0

@@ -13,9 +13,9 @@ from ptycho_bluesky.errors import FormatError
 
 
 def test_json_is_one_object_with_plain_values(capsys: pytest.CaptureFixture[str]) -> None:
-    emit({"n": np.int64(3), "r": np.float32(0.5), "nan": float("nan"), "zero": 0.0, "path": Path("a.h5")}, True)
+    emit({"n": np.int64(3), "r": np.float32(0.5), "x": float("nan"), "time": 1795464361.78, "path": Path("a.h5")}, True)
     out = capsys.readouterr().out
-    assert json.loads(out) == {"n": 3, "r": 0.5, "nan": None, "zero": 0.0, "path": "a.h5"}
+    assert json.loads(out) == {"n": 3, "r": 0.5, "x": None, "time": 1795464361.78, "path": "a.h5"}
     assert out.count("\n") == 1
 
 

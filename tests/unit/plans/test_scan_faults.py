@@ -92,9 +92,9 @@ def test_a_device_that_refuses_a_position(refused, beamline):
 def test_too_little_overlap(refused, beamline):
     pattern = raster(1.2e-6, 1.2e-6, 0.6e-6)
     text = refused(pattern=pattern)
-    assert "neighbouring probes overlap by 3" in text and "at least 40% is allowed: a step of 0.53" in text
+    assert "neighbouring probes overlap by 3" in text and "at least 40% is required: a step of 0.53" in text
     assert "min_overlap=None for no check" in text
-    assert "at least 90% is allowed" in refused(min_overlap=0.9)
+    assert "at least 90% is required" in refused(min_overlap=0.9)
 
 
 def test_overlap_is_not_checked_where_told_or_not_known(beamline):
