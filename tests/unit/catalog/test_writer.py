@@ -147,3 +147,24 @@ def test_a_bad_journal_is_kept_and_does_not_hinder_the_others(client: Any, catal
     assert resend_backups(client) == []
     assert bad.exists()
     bad.unlink()
+
+
+def test_two_consoles_append_one_at_a_time(
+    tmp_path: Path, use_home: Callable[[Path], Path], make_documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that append to one of Tiled's tables at once repeat rows: 1 of 4 such pairs did, before they took turns."""
+    use_home(tmp_path)
+    inside, most = [0], [0]
+
+    def slow_sink(name: str, document: dict[str, Any]) -> None:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.01)
+        inside[0] -= 1
+
+    monkeypatch.setattr(_writer, "_tiled_writer", lambda client, batch_size: slow_sink)
+    writers = [_writer.RunWriter(None, batch_size=1, stop_wait_s=10, folder=tmp_path / "tiled" / "b") for _ in "ab"]
+    for pair in zip(make_documents(8), make_documents(8), strict=True):
+        for writer, (name, document) in zip(writers, pair, strict=True):
+            writer(name, document)
+    assert most == [1]
