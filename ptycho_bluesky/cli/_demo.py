@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ptycho_bluesky.cli._output import Json, emit, say, start_logging
+from ptycho_bluesky.cli._output import Json, emit, given, say, start_logging
 from ptycho_bluesky.config import settings
 
 __all__ = ["demo"]
@@ -38,7 +38,7 @@ def demo(
 
     folder = settings().home / "beamlines" / uuid.uuid4().hex
     beamline = simulated_beamline(specimen, photons_per_frame=photons, folder=folder, seed=seed)
-    options = {key: value for key, value in {"epochs": epochs, "modes": modes}.items() if value is not None}
+    options = given(epochs=epochs, modes=modes)
     outcome = whole_way(
         beamline, model=model, engine=engine, options=options, md={"sample": specimen, "purpose": "demo"}
     )

@@ -15,7 +15,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["Json", "emit", "progress", "say", "start_logging"]
+__all__ = ["Json", "emit", "given", "progress", "say", "start_logging"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")]
 
@@ -33,6 +33,11 @@ def start_logging(level: int = logging.WARNING) -> None:
 def say(text: str) -> None:
     """Tell people what is happening."""
     _console.print(text, highlight=False)
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Return the options that were given: those that are not None."""
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:

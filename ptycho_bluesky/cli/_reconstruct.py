@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ptycho_bluesky.cli._interrupt import stop_on_interrupt
-from ptycho_bluesky.cli._output import Json, emit, progress, say, start_logging
+from ptycho_bluesky.cli._output import Json, emit, given, progress, say, start_logging
 from ptycho_bluesky.errors import FormatError
 from ptycho_bluesky.experiment import PtychoDataset
 
@@ -37,45 +37,45 @@ FocusToSampleM = Annotated[
 ]
 
 
-def load_input(given: str, **options: Any) -> PtychoDataset:
+def load_input(source: str, **options: Any) -> PtychoDataset:
     """Return the dataset of a file, or else of the Tiled run with this uid.
 
     Options whose value is None are as if they were not given.
     """
     from ptycho_bluesky.formats import load_dataset
 
-    chosen = {key: value for key, value in options.items() if value is not None}
-    if Path(given).exists() or Path(given).suffix:
-        return load_dataset(Path(given), **chosen)
+    chosen = given(**options)
+    if Path(source).exists() or Path(source).suffix:
+        return load_dataset(Path(source), **chosen)
     if chosen:
-        raise FormatError(f"{', '.join(chosen)}: these options describe a file, but {given!r} is no file here")
+        raise FormatError(f"{', '.join(chosen)}: these options describe a file, but {source!r} is no file here")
     from ptycho_bluesky.catalog import connect, dataset_from_run
 
     client = connect()
     try:
-        run = client["raw"][given]
+        run = client["raw"][source]
     except KeyError:
         raise FormatError(
-            f"{given!r} is neither a file nor the uid of a run in the catalogue; give a path or a uid"
+            f"{source!r} is neither a file nor the uid of a run in the catalogue; give a path or a uid"
         ) from None
     return dataset_from_run(run)
 
 
-def probe_of(given: str) -> npt.NDArray[np.complex64]:
+def probe_of(source: str) -> npt.NDArray[np.complex64]:
     """Return the probe of a reconstruction file, or else of a dataset."""
     import h5py
 
     from ptycho_bluesky.formats import read_reconstruction
 
-    path = Path(given)
+    path = Path(source)
     if path.is_file() and h5py.is_hdf5(path):
         try:
             return read_reconstruction(path).probe
         except FormatError:  # not a reconstruction: perhaps a dataset that carries a probe
             pass
-    probe = load_input(given).probe
+    probe = load_input(source).probe
     if probe is None:
-        raise FormatError(f"{given} holds no probe; give a reconstruction, or a dataset with a probe")
+        raise FormatError(f"{source} holds no probe; give a reconstruction, or a dataset with a probe")
     return probe
 
 
@@ -124,7 +124,7 @@ def reconstruct_command(
         detector_pixel_m=detector_pixel_m,
         focus_to_sample_m=focus_to_sample_m,
     )
-    wanted = {key: value for key, value in {"epochs": epochs, "modes": modes}.items() if value is not None}
+    wanted = given(epochs=epochs, modes=modes)
     with progress(f"reconstructing {dataset.name}", None) as update, stop_on_interrupt("the result") as should_stop:
         rec = reconstruct(
             dataset,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ptycho_bluesky.cli._output import Json, emit, say, start_logging
+from ptycho_bluesky.cli._output import Json, emit, given, say, start_logging
 from ptycho_bluesky.cli._reconstruct import DistanceM, EnergyKev, FocusToSampleM, PixelM, load_input
 from ptycho_bluesky.config import settings
 
@@ -46,7 +46,7 @@ def replay(
     )
     pace = {} if rate_hz is None else {"rate_hz": rate_hz}
     beamline = replay_beamline(dataset, folder=settings().home / "beamlines" / uuid.uuid4().hex, **pace)
-    options = {key: value for key, value in {"epochs": epochs, "modes": modes}.items() if value is not None}
+    options = given(epochs=epochs, modes=modes)
     outcome = whole_way(
         beamline,
         model=model,
