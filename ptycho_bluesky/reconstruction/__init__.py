@@ -4,14 +4,14 @@
 >>> result = reconstruct(load_dataset("scan.cxi"), max_seconds=60)  # doctest: +SKIP
 """
 
-from ptycho_bluesky.reconstruction._fast import FastEngine, FastOptions
-from ptycho_bluesky.reconstruction._frc import RingCorrelation, fourier_ring_correlation
 from ptycho_bluesky.reconstruction._reconstruct import ENGINES, reconstruct
-from ptycho_bluesky.reconstruction._state import Engine, EngineState
+from ptycho_bluesky.reconstruction.engines import Engine, EngineOptions, EngineState, FastEngine, FastOptions
+from ptycho_bluesky.reconstruction.judgement import RingCorrelation, fourier_ring_correlation
 
 __all__ = [
     "ENGINES",
     "Engine",
+    "EngineOptions",
     "EngineState",
     "FastEngine",
     "FastOptions",

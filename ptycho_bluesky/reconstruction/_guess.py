@@ -12,7 +12,8 @@ import scipy.fft
 from scipy.spatial import cKDTree
 
 from ptycho_bluesky.experiment import PtychoDataset, hilbert_order
-from ptycho_bluesky.reconstruction._problem import ComplexArray, Model, Problem, prepare
+from ptycho_bluesky.reconstruction._model import ComplexArray
+from ptycho_bluesky.reconstruction._problem import Problem, prepare
 
 __all__ = ["curved", "guess_probe"]
 
@@ -56,9 +57,9 @@ def guess_probe(dataset: PtychoDataset, r_factor: Callable[[Problem], float]) ->
     """
     chosen = np.sort(hilbert_order(dataset.positions)[:FRAMES])
     problem = prepare(replace(dataset.subset(chosen), probe=None), 1)
-    pupil = np.asarray(scipy.fft.fft2(scipy.fft.ifftshift(problem.start.probe[0])), dtype=np.complex64)
+    pupil = np.asarray(scipy.fft.fft2(scipy.fft.ifftshift(problem.start.probe[0, 0])), dtype=np.complex64)
     size = pupil.shape[-1]
-    nearest = np.asarray(cKDTree(problem.corners).query(problem.corners, k=[2])[0])
+    nearest = np.asarray(cKDTree(problem.start.corners).query(problem.start.corners, k=[2])[0])
     step = float(np.median(nearest))
     if not (np.isfinite(step) and step > 0):  # a single frame, or all at one place
         step = size / 16
@@ -66,7 +67,7 @@ def guess_probe(dataset: PtychoDataset, r_factor: Callable[[Problem], float]) ->
 
     def try_out(diameters: list[float]) -> float:
         for diameter in diameters:
-            start = Model(problem.start.object, curved(pupil, diameter)[None])
+            start = replace(problem.start, probe=curved(pupil, diameter)[None, None])
             tried[diameter] = r_factor(replace(problem, start=start))
         return min(tried, key=tried.__getitem__)
 

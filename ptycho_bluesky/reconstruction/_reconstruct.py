@@ -12,9 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from ptycho_bluesky.errors import ReconstructionError, report
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
-from ptycho_bluesky.reconstruction._fast import FastEngine
 from ptycho_bluesky.reconstruction._result import finish, software_versions
-from ptycho_bluesky.reconstruction._state import EngineState
+from ptycho_bluesky.reconstruction.engines import EngineState, FastEngine
 
 __all__ = ["ENGINES", "reconstruct"]
 
@@ -94,7 +93,7 @@ def reconstruct(
     r_factor = state.current_r_factor()
     provenance = {
         "dataset": dataset.name,
-        "frames_used": len(state.problem.amplitude),
+        "frames_used": len(state.problem),
         "frames_left_out": int((~state.problem.used).sum()),
         "software": software_versions(),
         "host": platform.node(),

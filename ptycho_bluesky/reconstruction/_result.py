@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -10,22 +11,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction, phase_contrast
-from ptycho_bluesky.reconstruction._problem import ComplexArray, Model, Problem
-from ptycho_bluesky.reconstruction._state import EngineState
+from ptycho_bluesky.reconstruction._model import ComplexArray, Model
+from ptycho_bluesky.reconstruction._problem import Problem
+from ptycho_bluesky.reconstruction.engines._state import EngineState
 
 __all__ = ["coverage", "finish", "settled", "software_versions"]
 
 
-def coverage(problem: Problem, probe: ComplexArray) -> npt.NDArray[np.float32]:
+def coverage(problem: Problem, model: Model) -> npt.NDArray[np.float32]:
     """Return (Y, X), the illumination summed over all frames, on a scale where 1 is a well illuminated pixel.
 
     The unit is the 90th percentile of what the scanned pixels received, and 1 the largest value: a place where the
     beam rested does not darken the rest.
     """
-    size, intensity = probe.shape[-1], (np.abs(probe) ** 2).sum(axis=0)
+    size, intensity = model.probe.shape[-1], (np.abs(model.probe) ** 2).sum(axis=1)
     total = np.zeros(problem.grid.shape, np.float32)
-    for y, x in np.rint(problem.corners).astype(np.int64):
-        total[y : y + size, x : x + size] += intensity
+    for (y, x), number in zip(np.rint(model.corners).astype(np.int64), problem.sets, strict=True):
+        total[y : y + size, x : x + size] += intensity[number]
     seen = total > 0.01 * total.max()
     return np.asarray(np.minimum(total / np.percentile(total[seen], 90), 1), dtype=np.float32)
 
@@ -37,20 +39,27 @@ def settled(problem: Problem, model: Model) -> Model:
     object, which a shift of the whole pattern on the detector causes, moves over to the probe; each frame keeps its
     intensity exactly.
     """
-    obj, probe = model.object, model.probe
+    obj, probe, variation = model.object, model.probe, model.variation
     if problem.propagator.reciprocal:
-        weight = coverage(problem, probe)
-        size = probe.shape[-1]
-        ramps = []
-        for axis, length in enumerate(obj.shape):
-            ahead = np.roll(obj, -1, axis) * obj.conj() * weight * np.roll(weight, -1, axis)
-            slope = float(np.angle(ahead.take(np.arange(length - 1), axis).sum(dtype=np.complex128)))
-            ramps.append((np.exp(-1j * slope * np.arange(length)), np.exp(1j * slope * np.arange(size))))
-        (object_y, probe_y), (object_x, probe_x) = ramps
-        obj = obj * (object_y[:, None] * object_x[None]).astype(np.complex64)
-        probe = probe * (probe_y[:, None] * probe_x[None]).astype(np.complex64)
-    scale = np.float32(np.sqrt(problem.mean_counts / float((np.abs(probe) ** 2).sum(dtype=np.float64))))
-    return Model(np.asarray(obj / scale, np.complex64), np.asarray(probe * scale, np.complex64))
+        weight, size = coverage(problem, model), probe.shape[-1]
+        slopes = []
+        for axis, length in enumerate(obj.shape[1:]):
+            ahead = np.roll(obj[0], -1, axis) * obj[0].conj() * weight * np.roll(weight, -1, axis)
+            slopes.append(float(np.angle(ahead.take(np.arange(length - 1), axis).sum(dtype=np.complex128))))
+
+        def ramp(shape: tuple[int, ...], sign: int) -> ComplexArray:
+            y, x = (np.exp(sign * 1j * s * np.arange(n)) for s, n in zip(slopes, shape, strict=True))
+            return np.asarray(y[:, None] * x[None], np.complex64)
+
+        obj = np.concatenate([obj[:1] * ramp(obj.shape[1:], -1), obj[1:]])
+        probe = probe * ramp((size, size), 1)
+        if variation is not None:
+            variation = replace(variation, modes=variation.modes * ramp((size, size), 1))
+    scale = np.float32(np.sqrt(problem.mean_counts / float((np.abs(probe[0]) ** 2).sum(dtype=np.float64))))
+    if variation is not None:
+        variation = replace(variation, modes=variation.modes * scale)
+    first = np.asarray(obj[:1] / scale, np.complex64)
+    return replace(model, object=np.concatenate([first, obj[1:]]), probe=probe * scale, variation=variation)
 
 
 def software_versions() -> dict[str, str]:
@@ -62,6 +71,13 @@ def software_versions() -> dict[str, str]:
         except PackageNotFoundError:  # torch or a transform that this machine goes without
             continue
     return versions
+
+
+def _positions(dataset: PtychoDataset, problem: Problem, model: Model) -> npt.NDArray[np.float64]:
+    """Return (frames of the dataset, 2): refined positions; as given where a frame was left out."""
+    positions = np.array(dataset.positions, np.float64)
+    positions[problem.used] += (model.corners - problem.start.corners) * problem.grid.pixel_size
+    return positions
 
 
 def finish(
@@ -76,10 +92,10 @@ def finish(
     """Return the result of an engine's last state."""
     problem, model = state.problem, settled(state.problem, state.model)
     result = Reconstruction(
-        object=model.object[None],
-        probe=model.probe,
-        positions=dataset.positions,
-        coverage=coverage(problem, model.probe),
+        object=model.object,
+        probe=model.probe[0],
+        positions=_positions(dataset, problem, model),
+        coverage=coverage(problem, model),
         origin=problem.grid.origin,
         pixel_size_m=dataset.pixel_size_m,
         errors=np.asarray(errors, np.float64),

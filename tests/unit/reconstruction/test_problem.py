@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from ptycho_bluesky.errors import DatasetError, ReconstructionError
-from ptycho_bluesky.reconstruction._problem import Subpixel, orthogonal_modes, prepare, with_modes
+from ptycho_bluesky.reconstruction._groups import ProbeGroups
+from ptycho_bluesky.reconstruction._modes import orthogonal_modes, with_modes
+from ptycho_bluesky.reconstruction._problem import prepare
 
 
 def test_unusable_frames_are_left_out_and_counted(star, caplog):
@@ -16,7 +18,7 @@ def test_unusable_frames_are_left_out_and_counted(star, caplog):
     small = replace(star.dataset, frames=frames, positions=star.dataset.positions[:20])
     with caplog.at_level(logging.WARNING):
         problem = prepare(small, 1)
-    assert len(problem.amplitude) == len(problem.corners) == 17
+    assert len(problem) == len(problem.start.corners) == 17
     assert "3 of 20 frames left out" in caplog.text
     assert not problem.used[[3, 4, 7]].any()
 
@@ -46,7 +48,7 @@ def test_the_probe_is_scaled_to_the_counts_and_the_log_says_so(star, factor, cap
     with caplog.at_level(logging.INFO):
         problem = prepare(dataset, 2)
     counts = np.asarray(dataset.frames[:], np.float64).sum(axis=(1, 2)).mean()
-    assert (np.abs(problem.start.probe) ** 2).sum() == pytest.approx(counts, rel=1e-4)
+    assert (np.abs(problem.start.probe[0]) ** 2).sum() == pytest.approx(counts, rel=1e-4)
     assert "probe scaled by" in caplog.text or factor == 1.0
 
 
@@ -55,7 +57,7 @@ def test_amplitudes_are_the_roots_of_the_counts_with_bad_pixels_marked(star):
     mask[10, 20] = True
     frames = np.asarray(star.dataset.frames[:], np.uint32).copy()
     frames[:, 10, 20] = 2**31
-    amplitude = prepare(replace(star.dataset, frames=frames, mask=mask), 1).amplitude
+    amplitude = prepare(replace(star.dataset, frames=frames, mask=mask), 1).amplitudes.of(np.arange(6))
     back = np.fft.fftshift(amplitude, axes=(1, 2))
     assert (back[:, 10, 20] == -1).all()
     np.testing.assert_allclose(back[5][~mask] ** 2, frames[5][~mask], rtol=1e-6)
@@ -63,7 +65,7 @@ def test_amplitudes_are_the_roots_of_the_counts_with_bad_pixels_marked(star):
 
 def test_a_missing_probe_is_guessed_in_the_middle(star):
     problem = prepare(replace(star.dataset, probe=None), 1)
-    intensity = np.abs(problem.start.probe[0]) ** 2
+    intensity = np.abs(problem.start.probe[0, 0]) ** 2
     y, x = np.unravel_index(int(intensity.argmax()), intensity.shape)
     assert abs(y - 32) <= 2 and abs(x - 32) <= 2
 
@@ -72,15 +74,25 @@ def test_a_missing_probe_is_guessed_in_the_middle(star):
 def test_positions_are_rounded_to_the_division_and_the_probe_copies_come_back(divisions):
     rng = np.random.default_rng(0)
     corners = rng.uniform(3, 40, (50, 2))
-    subpixel = Subpixel.of(corners, divisions)
-    rounded = subpixel.corners + subpixel.fractions[subpixel.classes]
+    sets = rng.integers(0, 2, 50)
+    groups = ProbeGroups.of(corners, divisions, sets)
+    rounded = groups.corners + groups.fractions[groups.of_frame]
     assert np.abs(rounded - corners).max() <= 0.5 / divisions + 1e-9
-    assert np.abs(subpixel.fractions).max() <= 0.5
+    assert np.abs(groups.fractions).max() <= 0.5
+    np.testing.assert_array_equal(groups.sets[groups.of_frame], sets)
     f = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.fftfreq(32)[None])
-    smooth = np.fft.ifft2(rng.normal(size=(2, 32, 32)) * (f < 0.3)).astype(np.complex64)
-    copies = np.stack([subpixel.spread(smooth)] * 2)
-    visits = rng.integers(1, 9, (2, len(subpixel.fractions)))
-    np.testing.assert_allclose(subpixel.gather(copies, visits), smooth, atol=1e-6)
+    smooth = np.fft.ifft2(rng.normal(size=(2, 2, 32, 32)) * (f < 0.3)).astype(np.complex64)
+    copies = np.stack([groups.spread(smooth)] * 2)
+    visits = rng.integers(1, 9, (2, len(groups.fractions)))
+    np.testing.assert_allclose(groups.gather(copies, visits, smooth), smooth, atol=1e-6)
+
+
+def test_a_probe_that_no_frame_visited_stays_as_it_is():
+    groups = ProbeGroups.of(np.zeros((3, 2)), 1, np.zeros(3, np.int64))
+    probe = np.arange(2 * 16, dtype=np.complex64).reshape(2, 1, 4, 4)
+    gathered = groups.gather(np.zeros((1, 1, 1, 4, 4), np.complex64), np.array([[3]]), probe)
+    assert not gathered[0].any()
+    np.testing.assert_array_equal(gathered[1], probe[1])
 
 
 @pytest.mark.parametrize("modes", [1, 2, 5])

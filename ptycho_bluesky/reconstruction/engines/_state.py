@@ -11,8 +11,10 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from ptycho_bluesky.experiment import PtychoDataset
-from ptycho_bluesky.reconstruction._kernels import Kernels
-from ptycho_bluesky.reconstruction._problem import Model, Problem, Subpixel
+from ptycho_bluesky.reconstruction._groups import ProbeGroups
+from ptycho_bluesky.reconstruction._model import Model
+from ptycho_bluesky.reconstruction._problem import Problem
+from ptycho_bluesky.reconstruction.kernels import Kernels
 
 __all__ = ["Engine", "EngineState"]
 
@@ -37,7 +39,7 @@ class EngineState:
     """Since the engine began to iterate."""
 
     model: Model
-    """Object and probe."""
+    """Object, probe, positions and whatever else is refined."""
 
     problem: Problem
     """What they belong to: grid, corners, propagator."""
@@ -45,25 +47,25 @@ class EngineState:
     kernels: Kernels
     """The implementation at work."""
 
-    subpixel: Subpixel
-    """How the next epoch would round positions."""
+    groups: ProbeGroups
+    """How positions are rounded."""
 
     message: str = ""
     """What a user should know of this epoch, such as a step that was halved; empty as a rule."""
 
     @property
     def object(self) -> npt.NDArray[np.complex64]:
-        """(Y, X) on ``problem.grid``."""
+        """(slices, Y, X) on ``problem.grid``."""
         return self.model.object
 
     @property
     def probe(self) -> npt.NDArray[np.complex64]:
-        """(modes, H, W), strongest first."""
-        return self.model.probe
+        """(modes, H, W), strongest first; the first where scans have probes of their own."""
+        return self.model.probe[0]
 
     def current_r_factor(self) -> float:
         """Compute the R-factor of this very model over all frames, with the best global scale; half an epoch's work."""
-        return self.kernels.r_factor(self.model, self.subpixel)
+        return self.kernels.r_factor(self.model, self.groups)
 
 
 class Engine(Protocol):

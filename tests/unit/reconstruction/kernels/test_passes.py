@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_bluesky.reconstruction import _numba_kernels as fast
-from ptycho_bluesky.reconstruction import _torch_kernels as plain
-from ptycho_bluesky.reconstruction._kernels import Steps
+from ptycho_bluesky.reconstruction.kernels import _passes as fast
+from ptycho_bluesky.reconstruction.kernels import _torch as plain
+from ptycho_bluesky.reconstruction.kernels._protocol import Steps
 
 AXES = np.array([1, 2])
 FAR = np.empty((0, 0), np.complex64)

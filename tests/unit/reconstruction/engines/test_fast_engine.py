@@ -8,8 +8,8 @@ import pytest
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.optics import DetectorModel
 from ptycho_bluesky.reconstruction import FastEngine, FastOptions, reconstruct
-from ptycho_bluesky.reconstruction._backends import kernels_for
-from ptycho_bluesky.reconstruction._problem import Model, prepare
+from ptycho_bluesky.reconstruction._problem import prepare
+from ptycho_bluesky.reconstruction.kernels import Swept, kernels_for
 
 
 @pytest.mark.parametrize("kernels", ["numba", "torch"])
@@ -57,7 +57,7 @@ def test_any_state_is_a_complete_result_and_is_not_written_to_again(star):
 def states_start_error(star) -> float:
     problem = prepare(star.dataset, 1)
     state = next(FastEngine().iterate(problem, kernels_for(problem, "cpu"), FastOptions(modes=1, epochs=1)))
-    return state.kernels.r_factor(problem.start, state.subpixel)
+    return state.kernels.r_factor(problem.start, state.groups)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -87,15 +87,15 @@ class Runaway:
     def __init__(self, inner, failures, value):
         self.inner, self.failures, self.value, self.steps = inner, failures, value, []
 
-    def sweep(self, model, subpixel, steps, rng):
+    def sweep(self, model, groups, steps, rng):
         self.steps.append(steps.object)
         if len(self.steps) > 2 and self.failures:
             self.failures -= 1
-            return Model(np.full_like(model.object, self.value), model.probe), float(self.value)
-        return self.inner.sweep(model, subpixel, steps, rng)
+            return Swept(replace(model, object=np.full_like(model.object, self.value)), float(self.value))
+        return self.inner.sweep(model, groups, steps, rng)
 
-    def r_factor(self, model, subpixel):
-        return self.inner.r_factor(model, subpixel)
+    def r_factor(self, model, groups):
+        return self.inner.r_factor(model, groups)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 7.0])

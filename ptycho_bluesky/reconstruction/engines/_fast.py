@@ -8,31 +8,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.experiment import PtychoDataset
-from ptycho_bluesky.reconstruction._backends import Backend, kernels_for
 from ptycho_bluesky.reconstruction._guess import guess_probe
-from ptycho_bluesky.reconstruction._kernels import Kernels, Steps
-from ptycho_bluesky.reconstruction._problem import Model, Problem, Subpixel, orthogonal_modes, prepare
-from ptycho_bluesky.reconstruction._state import EngineState
+from ptycho_bluesky.reconstruction._modes import orthogonal_modes
+from ptycho_bluesky.reconstruction._problem import Problem, prepare
+from ptycho_bluesky.reconstruction.engines._options import EngineOptions
+from ptycho_bluesky.reconstruction.engines._state import EngineState
+from ptycho_bluesky.reconstruction.kernels import Kernels, Steps, kernels_for
 
 __all__ = ["FastEngine", "FastOptions"]
 
 logger = logging.getLogger(__name__)
 
 
-class FastOptions(BaseModel):
-    """Options of the fast engine. The defaults suit most far-field and near-field data."""
+class FastOptions(EngineOptions):
+    """Options of the fast engine. The defaults suit most far-field and near-field data.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epochs: int | None = Field(default=None, ge=1, le=100_000)
-    """Passes over all frames; None for 20,000 visits of a frame in all, but 30 to 100 epochs."""
-
-    modes: int = Field(default=3, ge=1, le=20)
-    """Incoherent probe modes. One suits a coherent beam and a still sample; each costs as much time as the first."""
+    ``epochs=None`` takes 20,000 visits of a frame in all, but 30 to 100 epochs. The first half of them rounds positions
+    to whole pixels, and the near field always does.
+    """
 
     step: float = Field(default=1.0, gt=0, le=2)
     """Step of object and probe in the first epoch, in units of the full projection."""
@@ -48,19 +45,6 @@ class FastOptions(BaseModel):
 
     probe_start: int = Field(default=1, ge=0)
     """First epoch that updates the probe."""
-
-    subpixel: int = Field(default=2, ge=1, le=8)
-    """Positions are rounded to 1/subpixel of a pixel in the second half of the epochs; 1 rounds to whole pixels, as
-    the first half does. Far field alone: the near field rounds to whole pixels."""
-
-    seed: int = Field(default=0, ge=0)
-    """Of the order of frames."""
-
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads; None for the setting ``threads``. Results differ a little from number to number."""
-
-    kernels: Backend = "auto"
-    """``auto`` (numba on a CPU, else torch), ``numba`` or ``torch``."""
 
 
 class FastEngine:
@@ -98,7 +82,7 @@ class FastEngine:
         chosen = FastOptions() if options is None else FastOptions.model_validate(options.model_dump())
         if dataset.probe is None and dataset.modality == "far-field":
             dataset = replace(dataset, probe=guess_probe(dataset.validate(), self._tried_out(chosen)))
-        problem = prepare(dataset, chosen.modes)
+        problem = prepare(dataset, chosen.modes, memory_gb=chosen.memory_gb)
         kernels = kernels_for(problem, self.device, chosen.kernels, chosen.threads)
         yield from self.iterate(problem, kernels, chosen)
 
@@ -119,13 +103,13 @@ class FastEngine:
         """Yield a state after each epoch, on given kernels."""
         rng, began = np.random.default_rng(options.seed), time.perf_counter()
         model, best, damping, failures = problem.start, np.inf, 1.0, 0
-        whole = Subpixel.of(problem.corners, 1)
-        fine = Subpixel.of(problem.corners, options.subpixel) if problem.propagator.reciprocal else whole
-        epochs = options.epochs or int(np.clip(round(20_000 / len(problem.amplitude)), 30, 100))
+        divisions = options.subpixel if problem.propagator.reciprocal else 1
+        epochs = options.epochs or int(np.clip(round(20_000 / len(problem)), 30, 100))
         epoch = 0
         while epoch < epochs:
-            subpixel = fine if 2 * epoch >= epochs else whole
-            tried, error = kernels.sweep(model, subpixel, self._steps(options, epoch, epochs, damping), rng)
+            groups = problem.groups(model, divisions if 2 * epoch >= epochs else 1)
+            swept = kernels.sweep(model, groups, self._steps(options, epoch, epochs, damping), rng)
+            tried, error = swept.model, swept.error
             if not (np.isfinite(error) and tried.is_finite()) or error > self.rise * best:
                 failures, damping = failures + 1, damping / 2
                 if failures > self.patience:
@@ -137,11 +121,11 @@ class FastEngine:
                 message = f"epoch {epoch + 1} diverged (R-factor {error:.3g}); taken back, step halved to {damping:.3g}"
                 logger.warning("%s", message)
                 continue
-            model = Model(tried.object, orthogonal_modes(tried.probe))
+            model = replace(tried, probe=orthogonal_modes(tried.probe))
             message = f"step halved {failures} times" if failures else ""
             best, failures, epoch = min(best, error), 0, epoch + 1
             seconds = time.perf_counter() - began
-            yield EngineState(epoch, epochs, error, seconds, model, problem, kernels, subpixel, message)
+            yield EngineState(epoch, epochs, error, seconds, model, problem, kernels, groups, message)
 
     @staticmethod
     def _steps(options: FastOptions, epoch: int, epochs: int, damping: float) -> Steps:

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from rocket_fft import c2c
 
-__all__ = ["evaluate", "exit_waves", "project", "sweep", "to_detector", "to_sample", "update"]
+__all__ = ["evaluate", "exit_waves", "illuminate", "project", "shift", "sweep", "to_detector", "to_sample", "update"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -144,6 +144,47 @@ def update(
 
 
 @jit
+def shift(obj: Any, probe: Any, y: int, x: int, waves: Any, found: Any) -> None:
+    """Write to found (2,) by how many pixels the corner should move to explain the projected waves better.
+
+    The least-squares solution of ``wave - P O = s_y P dO/dy + s_x P dO/dx`` (Odstrcil, Menzel and Guizar-Sicairos,
+    Optics Express 26, 3108 (2018), eq. 28, both axes together).
+    """
+    height, width = probe.shape[1], probe.shape[2]
+    yy, xx, yx, by, bx = f32(0), f32(0), f32(0), f32(0), f32(0)
+    for i in range(height):
+        up, here, down = obj[max(y + i - 1, 0)], obj[y + i], obj[min(y + i + 1, obj.shape[0] - 1)]
+        for j in range(width):
+            left, right = max(x + j - 1, 0), min(x + j + 1, obj.shape[1] - 1)
+            o = here[x + j]
+            gy, gx = (down[x + j] - up[x + j]) * f32(0.5), (here[right] - here[left]) * f32(0.5)
+            power, cross = f32(0), complex(f32(0), f32(0))
+            for m in range(probe.shape[0]):
+                p = probe[m, i, j]
+                power += p.real * p.real + p.imag * p.imag
+                cross += p.conjugate() * (waves[m, i, j] - p * o)
+            yy += power * (gy.real * gy.real + gy.imag * gy.imag)
+            xx += power * (gx.real * gx.real + gx.imag * gx.imag)
+            yx += power * (gy.real * gx.real + gy.imag * gx.imag)
+            by += gy.real * cross.real + gy.imag * cross.imag
+            bx += gx.real * cross.real + gx.imag * cross.imag
+    det = yy * xx - yx * yx
+    safe = det > f32(1e-6) * yy * xx
+    found[0] = (xx * by - yx * bx) / det if safe else 0.0
+    found[1] = (yy * bx - yx * by) / det if safe else 0.0
+
+
+@jit
+def illuminate(intensity: Any, corners: Any, weight: Any) -> None:
+    """Add intensity (H, W) to weight (Y, X) at each of corners (n, 2)."""
+    for k in range(corners.shape[0]):
+        y, x = corners[k, 0], corners[k, 1]
+        for i in range(intensity.shape[0]):
+            for j in range(intensity.shape[1]):
+                weight[y + i, x + j] += intensity[i, j]
+
+
+@jit
 def _peak(probe: Any) -> Any:
     largest = f32(0)
     for i in range(probe.shape[1]):
@@ -158,9 +199,9 @@ def _peak(probe: Any) -> Any:
 
 @jit
 def sweep(
-    order: Any,
+    rows: Any,
     corners: Any,
-    classes: Any,
+    groups: Any,
     amplitude: Any,
     obj: Any,
     probes: Any,
@@ -171,32 +212,36 @@ def sweep(
     alpha_probe: Any,
     step_object: Any,
     step_probe: Any,
+    shifts: Any,
 ) -> Any:
-    """Visit the frames of `order` one after the other; update obj (Y, X) and probes (classes, M, H, W) in place.
+    """Visit frames one after the other; update obj (Y, X) and probes (groups, M, H, W) in place.
 
-    Returns the summed error, as seen by each frame just before it moved anything.
+    Frame k has amplitude ``amplitude[rows[k]]``, corner ``corners[k]`` and probe ``probes[groups[k]]``; shifts (n, 2)
+    takes what :func:`shift` finds, unless it is empty (0, 2). Returns the summed error, as seen by each frame just
+    before it moved anything.
     """
     scale = f32(1) if transfer.shape[0] else f32(1) / f32(amplitude.shape[1])
     peaks = np.empty(probes.shape[0], np.float32)
     for c in range(probes.shape[0]):
         peaks[c] = _peak(probes[c])
     error = 0.0
-    for t in range(order.shape[0]):
-        k = order[t]
-        y, x, c = corners[k, 0], corners[k, 1], classes[k]
+    for k in range(rows.shape[0]):
+        y, x, c = corners[k, 0], corners[k, 1], groups[k]
         exit_waves(obj, probes[c], y, x, waves)
         to_detector(waves, axes, transfer)
-        error += project(waves, amplitude[k], scale)
+        error += project(waves, amplitude[rows[k]], scale)
         to_sample(waves, axes, transfer)
+        if shifts.shape[0]:
+            shift(obj, probes[c], y, x, waves, shifts[k])
         peaks[c] = update(obj, probes[c], y, x, waves, peaks[c], alpha_object, alpha_probe, step_object, step_probe)
     return error
 
 
 @jit
 def evaluate(
-    order: Any,
+    rows: Any,
     corners: Any,
-    classes: Any,
+    groups: Any,
     amplitude: Any,
     obj: Any,
     probes: Any,
@@ -205,17 +250,16 @@ def evaluate(
     transfer: Any,
     factor: Any,
 ) -> tuple[float, float, float]:
-    """Return ``sum |factor m - a|``, ``sum m a`` and ``sum m m`` over the good pixels of the frames of `order`."""
+    """Return ``sum |factor m - a|``, ``sum m a`` and ``sum m m`` over the good pixels of the frames of `rows`."""
     scale = f32(1) if transfer.shape[0] else f32(1) / f32(amplitude.shape[1])
     absolute, cross, power = 0.0, 0.0, 0.0
-    for t in range(order.shape[0]):
-        k = order[t]
-        exit_waves(obj, probes[classes[k]], corners[k, 0], corners[k, 1], waves)
+    for k in range(rows.shape[0]):
+        exit_waves(obj, probes[groups[k]], corners[k, 0], corners[k, 1], waves)
         to_detector(waves, axes, transfer)
         for i in range(amplitude.shape[1]):
             row_absolute, row_cross, row_power = f32(0), f32(0), f32(0)
             for j in range(amplitude.shape[2]):
-                measured = amplitude[k, i, j]
+                measured = amplitude[rows[k], i, j]
                 if measured < f32(0):
                     continue
                 modulus = f32(0)

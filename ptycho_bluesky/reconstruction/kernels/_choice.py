@@ -6,8 +6,8 @@ from typing import Literal
 
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.errors import ReconstructionError
-from ptycho_bluesky.reconstruction._kernels import Kernels
 from ptycho_bluesky.reconstruction._problem import Problem
+from ptycho_bluesky.reconstruction.kernels._protocol import Kernels
 
 __all__ = ["Backend", "kernels_for"]
 
@@ -27,9 +27,9 @@ def kernels_for(problem: Problem, device: str, backend: Backend = "auto", thread
             raise ReconstructionError(
                 f"the numba kernels work on the CPU alone, given was device {device!r}: use kernels 'torch' or 'auto'"
             )
-        from ptycho_bluesky.reconstruction._cpu import CpuKernels  # numba takes a second to import
+        from ptycho_bluesky.reconstruction.kernels._numba import CpuKernels  # numba takes a second to import
 
         return CpuKernels(problem, threads or settings().threads)
-    from ptycho_bluesky.reconstruction._torch_kernels import TorchKernels  # and torch two
+    from ptycho_bluesky.reconstruction.kernels._batches import BatchKernels  # and torch two
 
-    return TorchKernels(problem, device, threads)
+    return BatchKernels(problem, device, threads)

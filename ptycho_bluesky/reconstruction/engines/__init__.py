@@ -1,0 +1,7 @@
+"""Engines: generators that yield a usable reconstruction after each epoch, written once on the kernel set."""
+
+from ptycho_bluesky.reconstruction.engines._fast import FastEngine, FastOptions
+from ptycho_bluesky.reconstruction.engines._options import EngineOptions
+from ptycho_bluesky.reconstruction.engines._state import Engine, EngineState
+
+__all__ = ["Engine", "EngineOptions", "EngineState", "FastEngine", "FastOptions"]

@@ -1,0 +1,147 @@
+"""Sweeps by batches: the kernel set of any device, made of operations on waves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ptycho_bluesky.reconstruction._amplitudes import Block, Numbers
+from ptycho_bluesky.reconstruction._groups import ProbeGroups
+from ptycho_bluesky.reconstruction._model import Model
+from ptycho_bluesky.reconstruction._problem import Problem
+from ptycho_bluesky.reconstruction.kernels._protocol import Steps, Swept
+from ptycho_bluesky.reconstruction.kernels._torch import TorchWaves, device_named, power
+from ptycho_bluesky.reconstruction.kernels._waves import WaveKernels
+
+__all__ = ["BatchKernels", "rpie_update"]
+
+
+def rpie_update(
+    waves_of: WaveKernels,
+    obj: torch.Tensor,
+    probes: torch.Tensor,
+    difference: torch.Tensor,
+    groups: torch.Tensor,
+    corners: torch.Tensor,
+    steps: Steps,
+) -> None:
+    """Move obj (Y, X) and probes (G, M, H, W) by the difference (B, M, H, W) of projected and exit waves, in place.
+
+    rPIE (Maiden, Johnson and Li, Optica 4, 736 (2017), eq. 19), summed over the batch. Where frames of a batch
+    overlap, the sum of their weights takes the place of the regularised weight as soon as it is the larger one: no
+    pixel overshoots. For a batch of one frame this is the sequential rule of the CPU kernels.
+    """
+    numerator, weight = torch.zeros_like(obj), torch.zeros_like(obj.real)
+    waves_of.add_object(numerator, weight, difference, probes, groups, corners)
+    gradient, bright = torch.zeros_like(probes), torch.zeros_like(probes[:, 0].real)
+    if steps.probe:
+        waves_of.add_probe(gradient, bright, difference, obj, groups, corners)
+    alpha, peak = steps.alpha_object, power(probes[groups]).sum(dim=1).amax()
+    obj += steps.object * numerator / torch.maximum((1 - alpha) * weight + alpha * peak, weight + 1e-30)
+    if steps.probe:
+        alpha = steps.alpha_probe
+        probes += steps.probe * gradient / torch.maximum((1 - alpha) * bright + alpha, bright)[:, None]
+
+
+class BatchKernels:
+    """Batches of frames that lie far apart on the sample, so that a batch acts almost like frames one by one.
+
+    A block of frames, in Hilbert order, is cut into as many ranges as a batch has frames; a batch takes one frame of
+    each. The sum over a batch is not bit-equal from run to run on a GPU (atomic additions); on the CPU it is.
+
+    Parameters
+    ----------
+    problem:
+        What is reconstructed.
+    device:
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``...
+    threads:
+        CPU threads; None for torch's own number.
+    batch:
+        Frames of a batch; None for 8 on a CPU, 32 elsewhere.
+    """
+
+    def __init__(self, problem: Problem, device: str, threads: int | None = None, batch: int | None = None) -> None:
+        self._device = device_named(device)
+        transfer = torch.from_numpy(np.ascontiguousarray(problem.transfer)).to(self._device)
+        self.waves: WaveKernels = TorchWaves(self._device, transfer)
+        self.device, self.problem = str(self._device), problem
+        self.batch = max(1, min(batch or (8 if self._device.type == "cpu" else 32), len(problem)))
+        self.name = f"{self.waves.name}, batches of {self.batch}"
+        self._threads = threads
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+    def _batches(self, block: Block, rng: np.random.Generator | None) -> Iterator[Numbers]:
+        """Yield places in `block` of the frames of each batch; in order where there is no `rng`."""
+        places = np.arange(len(block.frames))
+        if rng is None:
+            yield from np.array_split(places, -(-len(places) // self.batch))
+            return
+        columns = [rng.permutation(part) for part in np.array_split(places, min(self.batch, len(places)))]
+        for row in range(len(columns[0])):
+            yield np.array([column[row] for column in columns if row < len(column)])
+
+    @torch.inference_mode()
+    def sweep(self, model: Model, groups: ProbeGroups, steps: Steps, rng: np.random.Generator) -> Swept:
+        """Update the model with every frame once; return it with the R-factor seen on the way."""
+        self._use_threads()
+        obj, probe = self._tensor(model.object[0].copy()), model.probe
+        corners, of_frame = self._tensor(groups.corners), self._tensor(groups.of_frame)
+        error = torch.zeros((), dtype=torch.float64, device=self._device)
+        found = torch.zeros((len(self.problem), 2), device=self._device) if steps.find_shifts else None
+        for block in self.problem.amplitudes.load(rng.permutation(len(self.problem.amplitudes.blocks))):
+            probes = self._tensor(groups.spread(probe))
+            frames, rows, amplitude = (
+                self._tensor(block.frames),
+                self._tensor(block.rows),
+                self._tensor(block.amplitude),
+            )
+            for batch in self._batches(block, rng):
+                places = self._tensor(batch)
+                chosen = frames[places]
+                mine, corner = of_frame[chosen], corners[chosen]
+                waves = self.waves.to_detector(self.waves.exit_waves(obj, probes, mine, corner))
+                waves, seen = self.waves.project(waves, amplitude[rows[places]])
+                error += seen.sum(dtype=torch.float64)
+                difference = self.waves.to_sample(waves) - self.waves.exit_waves(obj, probes, mine, corner)
+                if found is not None:
+                    found[chosen] = self.waves.shifts(difference, obj, probes, mine, corner)
+                rpie_update(self.waves, obj, probes, difference, mine, corner, steps)
+            visits = np.bincount(groups.of_frame[block.frames], minlength=len(probes))
+            probe = groups.gather(probes.cpu().numpy()[None], visits[None], probe)
+        moved = replace(model, object=obj.cpu().numpy()[None], probe=probe)
+        shifts = None if found is None else found.cpu().numpy().astype(np.float64)
+        return Swept(moved, float(error) / self.problem.total, shifts)
+
+    @torch.inference_mode()
+    def r_factor(self, model: Model, groups: ProbeGroups) -> float:
+        """Return the R-factor over all frames, with the best global scale."""
+        self._use_threads()
+        obj, probes = self._tensor(model.object[0]), self._tensor(groups.spread(model.probe))
+        corners, of_frame = self._tensor(groups.corners), self._tensor(groups.of_frame)
+
+        def sums(factor: float) -> tuple[float, float, float]:
+            total = torch.zeros(3, dtype=torch.float64, device=self._device)
+            for block in self.problem.amplitudes.load(range(len(self.problem.amplitudes.blocks))):
+                for batch in self._batches(block, None):
+                    chosen = self._tensor(block.frames[batch])
+                    waves = self.waves.exit_waves(obj, probes, of_frame[chosen], corners[chosen])
+                    modulus = power(self.waves.to_detector(waves)).sum(dim=1).sqrt()
+                    amplitude = self._tensor(block.amplitude[block.rows[batch]])
+                    good = amplitude >= 0
+                    seen, measured = modulus[good].double(), amplitude[good].double()
+                    absolute = (factor * seen - measured).abs().sum()
+                    total += torch.stack([absolute, (seen * measured).sum(), (seen**2).sum()])
+            return tuple(total.tolist())
+
+        _, cross, power_sum = sums(1.0)
+        return sums(cross / max(power_sum, 1e-30))[0] / self.problem.total
+
+    def _use_threads(self) -> None:
+        if self._threads is not None and self._device.type == "cpu" and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
