@@ -1,7 +1,9 @@
 """Engines: generators that yield a usable reconstruction after each epoch, written once on the kernel set."""
 
-from ptycho_bluesky.reconstruction.engines._fast import FastEngine, FastOptions
+from ptycho_bluesky.reconstruction.engines._anneal import FastOptions
+from ptycho_bluesky.reconstruction.engines._base import BaseEngine
+from ptycho_bluesky.reconstruction.engines._fast import FastEngine
 from ptycho_bluesky.reconstruction.engines._options import EngineOptions
 from ptycho_bluesky.reconstruction.engines._state import Engine, EngineState
 
-__all__ = ["Engine", "EngineOptions", "EngineState", "FastEngine", "FastOptions"]
+__all__ = ["BaseEngine", "Engine", "EngineOptions", "EngineState", "FastEngine", "FastOptions"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.reconstruction.kernels import Backend
 
-__all__ = ["EngineOptions"]
+__all__ = ["EngineOptions", "refuse_unsupported"]
 
 
 class EngineOptions(BaseModel):
@@ -23,6 +26,18 @@ class EngineOptions(BaseModel):
     position_correction: bool = False
     """Refine the positions: encoders, drift, a rotated or scaled stage."""
 
+    background: bool = False
+    """Estimate counts that are no diffraction (parasitic scatter, dark counts), one pattern for all frames."""
+
+    opr: int = Field(default=0, ge=0, le=20)
+    """Probe variation from frame to frame (orthogonal probe relaxation): number of variation modes; 0 for none."""
+
+    slices: int = Field(default=1, ge=1, le=100)
+    """Slices of a thick object along the beam; 1 for a thin one."""
+
+    slice_distance_m: float | None = Field(default=None, gt=0)
+    """Between neighbouring slices, metres; needed with 2 slices or more."""
+
     subpixel: int = Field(default=2, ge=1, le=8)
     """Positions are rounded to 1/subpixel of a pixel; 1 rounds to whole pixels."""
 
@@ -37,3 +52,32 @@ class EngineOptions(BaseModel):
 
     kernels: Backend = "auto"
     """``auto`` (numba on a CPU, else torch), ``numba`` or ``torch``."""
+
+
+def refuse_unsupported(engine: str, options: EngineOptions, supported: Collection[str]) -> None:
+    """Raise where options ask for physics that an engine does not have.
+
+    Parameters
+    ----------
+    engine:
+        Its name.
+    options:
+        What is asked for.
+    supported:
+        Which of ``position_correction``, ``background``, ``opr`` and ``slices`` the engine has.
+
+    Raises
+    ------
+    ReconstructionError
+        Naming all that is asked for in vain.
+    """
+    neutral = {"position_correction": False, "background": False, "opr": 0, "slices": 1}
+    asked = [name for name, value in neutral.items() if getattr(options, name) != value and name not in supported]
+    if asked:
+        has = ", ".join(sorted(supported)) or "none of these"
+        raise ReconstructionError(
+            f"engine {engine!r} does not have {', '.join(asked)} (it has: {has}); leave that out, or take "
+            "engine 'auto', 'lsqml' or 'autodiff'"
+        )
+    if options.slices > 1 and options.slice_distance_m is None:
+        raise ReconstructionError(f"{options.slices} slices need slice_distance_m, the metres between two of them")

@@ -9,6 +9,7 @@ from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.optics import DetectorModel
 from ptycho_bluesky.reconstruction import FastEngine, FastOptions, reconstruct
 from ptycho_bluesky.reconstruction._problem import prepare
+from ptycho_bluesky.reconstruction.engines._anneal import annealed
 from ptycho_bluesky.reconstruction.kernels import Swept, kernels_for
 
 
@@ -56,7 +57,7 @@ def test_any_state_is_a_complete_result_and_is_not_written_to_again(star):
 
 def states_start_error(star) -> float:
     problem = prepare(star.dataset, 1)
-    state = next(FastEngine().iterate(problem, kernels_for(problem, "cpu"), FastOptions(modes=1, epochs=1)))
+    state = next(annealed(problem, kernels_for(problem, "cpu"), FastOptions(modes=1, epochs=1)))
     return state.kernels.r_factor(problem.start, state.groups)
 
 
@@ -102,7 +103,7 @@ class Runaway:
 def test_an_epoch_that_diverges_is_taken_back_with_half_the_step(star, value, caplog):
     problem = prepare(star.dataset, 1)
     kernels = Runaway(kernels_for(problem, "cpu"), 2, value)
-    states = list(FastEngine().iterate(problem, kernels, FastOptions(modes=1, epochs=5, step_end=1)))
+    states = list(annealed(problem, kernels, FastOptions(modes=1, epochs=5, step_end=1)))
     assert [s.epoch for s in states] == [1, 2, 3, 4, 5]
     assert states[2].message == "step halved 2 times" and not states[3].message
     np.testing.assert_allclose(kernels.steps, [1, 1, 1, 0.5, 0.25, 0.25, 0.25])
@@ -111,6 +112,6 @@ def test_an_epoch_that_diverges_is_taken_back_with_half_the_step(star, value, ca
 
 def test_an_engine_that_keeps_diverging_gives_up_with_advice(star):
     problem = prepare(star.dataset, 1)
-    states = FastEngine().iterate(problem, Runaway(kernels_for(problem, "cpu"), 99, np.nan), FastOptions(modes=1))
+    states = annealed(problem, Runaway(kernels_for(problem, "cpu"), 99, np.nan), FastOptions(modes=1))
     with pytest.raises(ReconstructionError, match=r"diverges.*check positions"):
         list(states)
