@@ -44,6 +44,10 @@ class FastOptions(EngineOptions):
     probe_start: int = Field(default=1, ge=0)
     """First epoch that updates the probe."""
 
+    coarse_epochs: int = Field(default=8, ge=0, le=1000)
+    """Epochs, each a quarter of the work, with the middle of the patterns and object pixels twice as large, before the
+    first epoch: low frequencies come sooner. 0 for none; far field with amplitudes in memory alone."""
+
 
 PATIENCE = 4
 

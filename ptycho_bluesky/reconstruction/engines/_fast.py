@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import ClassVar
 
+from ptycho_bluesky.errors import ReconstructionError
+from ptycho_bluesky.reconstruction._multigrid import can_be_coarser, coarser, finer
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.engines._anneal import FastOptions, annealed
 from ptycho_bluesky.reconstruction.engines._base import BaseEngine
@@ -12,6 +15,8 @@ from ptycho_bluesky.reconstruction.engines._state import EngineState
 from ptycho_bluesky.reconstruction.kernels import Kernels, kernels_for
 
 __all__ = ["FastEngine"]
+
+logger = logging.getLogger(__name__)
 
 
 class FastEngine(BaseEngine[FastOptions]):
@@ -26,6 +31,20 @@ class FastEngine(BaseEngine[FastOptions]):
     supports: ClassVar[frozenset[str]] = frozenset({"position_correction"})
 
     def iterate(self, problem: Problem, options: FastOptions, kernels: Kernels | None = None) -> Iterator[EngineState]:
-        """Yield a state after each epoch, beginning at ``problem.start``."""
+        """Yield a state after each epoch, beginning at ``problem.start`` or at what a coarse problem makes of it."""
+        empty = bool((problem.start.object == 1).all())  # else a coarse start would blur what there is
+        if options.coarse_epochs and kernels is None and empty and can_be_coarser(problem):
+            problem = self._coarse_start(problem, options)
         kernels = kernels or kernels_for(problem, self.device, options.kernels, options.threads)
         yield from annealed(problem, kernels, options)
+
+    def _coarse_start(self, problem: Problem, options: FastOptions) -> Problem:
+        coarse = coarser(problem)
+        kernels = kernels_for(coarse, self.device, options.kernels, options.threads)
+        quick = options.model_copy(update={"epochs": options.coarse_epochs, "position_correction": False})
+        try:
+            *_, last = annealed(coarse, kernels, quick)
+        except ReconstructionError as error:  # the fine problem will say what is wrong, if anything is
+            logger.info("no coarse start: %s", error)
+            return problem
+        return finer(problem, last.model)
