@@ -122,7 +122,14 @@ def _survey(dataset: PtychoDataset, reciprocal: bool, memory_bytes: float) -> _S
     return _Survey(used, mean / max(1, used.sum()), total, None if amplitude is None else amplitude[:place])
 
 
-def prepare(dataset: PtychoDataset, modes: int, margin: int = 16, memory_gb: float | None = None) -> Problem:
+def prepare(
+    dataset: PtychoDataset,
+    modes: int,
+    margin: int = 16,
+    memory_gb: float | None = None,
+    slices: int = 1,
+    slice_distance_m: float | None = None,
+) -> Problem:
     """Check a dataset and bring it into the kernels' form.
 
     Frames that are not finite, negative or empty are left out, with a warning that counts them. The probe is scaled
@@ -138,16 +145,24 @@ def prepare(dataset: PtychoDataset, modes: int, margin: int = 16, memory_gb: flo
         Object pixels around the outermost patches.
     memory_gb:
         Most memory for amplitudes, GB of 1e9 bytes; beyond it they are streamed. None: 0.4 of what is free.
+    slices, slice_distance_m:
+        Of a thick object: how many, and the metres between two neighbours.
 
     Raises
     ------
     DatasetError
         When the dataset has faults.
     ReconstructionError
-        When no frame can be used, or the probe is not finite or empty.
+        When no frame can be used, the probe is not finite or empty, or slices are asked for without their distance or
+        a geometry.
     """
     dataset.validate()
     size, name = dataset.frame_shape[0], dataset.name or "(unnamed)"
+    if slices > 1 and (slice_distance_m is None or dataset.geometry is None):
+        raise ReconstructionError(
+            f"dataset {name}: {slices} slices need slice_distance_m (given {slice_distance_m}) and a geometry (given "
+            f"{dataset.geometry}), for waves travel from one to the next; give both, or reconstruct one slice"
+        )
     propagator = propagator_for(dataset.geometry, dataset.modality, size)
     reciprocal = propagator.reciprocal
     grid = dataset.object_grid(margin)
@@ -184,7 +199,8 @@ def prepare(dataset: PtychoDataset, modes: int, margin: int = 16, memory_gb: flo
         logger.info("dataset %s: probe scaled by %.4g to the %.4g counts of a mean frame", name, factor, mean.sum())
     probe = with_modes(np.asarray(probe * factor, np.complex64), modes)
     probe *= np.float32(np.sqrt(mean.sum() / _power(probe, mask, propagator)))
-    start = Model(np.ones((1, *grid.shape), np.complex64), probe[None], corners)
+    start = Model(np.ones((slices, *grid.shape), np.complex64), probe[None], corners)
     sets = np.zeros(len(corners), np.int64)
     wavelength = None if dataset.geometry is None else dataset.geometry.wavelength_m
-    return Problem(amplitudes, sets, grid, used, propagator, start, float(mean.sum()), wavelength_m=wavelength)
+    distance = slice_distance_m if slices > 1 else None
+    return Problem(amplitudes, sets, grid, used, propagator, start, float(mean.sum()), distance, wavelength)

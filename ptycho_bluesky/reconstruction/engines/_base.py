@@ -58,7 +58,13 @@ class BaseEngine(ABC, Generic[_Options]):
         refuse_unsupported(self.name, options, self.supports)
         if dataset.probe is None and dataset.modality == "far-field":
             dataset = replace(dataset, probe=guess_probe(dataset.validate(), self._tried_out(options)))
-        return prepare(dataset, options.modes, memory_gb=options.memory_gb)
+        return prepare(
+            dataset,
+            options.modes,
+            memory_gb=options.memory_gb,
+            slices=options.slices,
+            slice_distance_m=options.slice_distance_m,
+        )
 
     @abstractmethod
     def iterate(self, problem: Problem, options: _Options) -> Iterator[EngineState]:
