@@ -14,7 +14,7 @@ from ptycho_bluesky.experiment import PtychoDataset
 from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import Model
 from ptycho_bluesky.reconstruction._problem import Problem
-from ptycho_bluesky.reconstruction.kernels import Kernels
+from ptycho_bluesky.reconstruction.kernels import Evaluator
 
 __all__ = ["Engine", "EngineState"]
 
@@ -44,7 +44,7 @@ class EngineState:
     problem: Problem
     """What they belong to: grid, corners, propagator."""
 
-    kernels: Kernels
+    kernels: Evaluator
     """The implementation at work."""
 
     groups: ProbeGroups

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import Model
 
-__all__ = ["Kernels", "Steps", "Swept"]
+__all__ = ["Evaluator", "Kernels", "Steps", "Swept"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Swept:
     for."""
 
 
-class Kernels(Protocol):
-    """Exit waves, modulus projection with error, update of object and probe: one sweep of them over all frames."""
+class Evaluator(Protocol):
+    """Tells how well a model explains the frames."""
 
     name: str
     """For logs and provenance."""
@@ -48,10 +48,14 @@ class Kernels(Protocol):
     device: str
     """``"cpu"``, ``"cuda"``, ``"cuda:1"``..."""
 
-    def sweep(self, model: Model, groups: ProbeGroups, steps: Steps, rng: np.random.Generator) -> Swept:
-        """Update the model with every frame once."""
-        ...
-
     def r_factor(self, model: Model, groups: ProbeGroups) -> float:
         """Return the R-factor over all frames, with the best global scale."""
+        ...
+
+
+class Kernels(Evaluator, Protocol):
+    """Exit waves, modulus projection with error, update of object and probe: one sweep of them over all frames."""
+
+    def sweep(self, model: Model, groups: ProbeGroups, steps: Steps, rng: np.random.Generator) -> Swept:
+        """Update the model with every frame once."""
         ...
