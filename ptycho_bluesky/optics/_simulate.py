@@ -10,7 +10,7 @@ from ptycho_bluesky.errors import DatasetError
 from ptycho_bluesky.experiment import Geometry, ObjectGrid, Orientation, PtychoDataset, ScanPattern
 from ptycho_bluesky.optics._detector import DetectorModel
 from ptycho_bluesky.optics._forward import diffraction
-from ptycho_bluesky.optics._propagators import propagator_for
+from ptycho_bluesky.optics._propagators import NearField, propagator_for
 from ptycho_bluesky.optics._stage import PositionErrors
 
 __all__ = ["object_corners", "simulate_dataset", "truth_on_grid"]
@@ -44,6 +44,7 @@ def simulate_dataset(
     errors: PositionErrors | None = None,
     orientation: Orientation | None = None,
     probe_guess: ComplexArray | None = None,
+    slice_distance_m: float | None = None,
     seed: int = 0,
     name: str = "simulated",
 ) -> PtychoDataset:
@@ -54,7 +55,8 @@ def simulate_dataset(
     Parameters
     ----------
     obj:
-        (Y, X) complex64 transmission, on the pixel grid of `geometry` and the probe's frame size.
+        (Y, X) complex64 transmission, on the pixel grid of `geometry` and the probe's frame size; (slices, Y, X) for a
+        thick object, the slice that the beam meets first in front.
     probe:
         (M, H, W) complex64 incoherent modes, or (H, W); of any norm.
     pattern:
@@ -72,6 +74,8 @@ def simulate_dataset(
         ``orientation.apply(frames)`` brings them into the house's axes. None for the house's axes.
     probe_guess:
         (M, H, W) for the dataset, of any norm; None for the true probe.
+    slice_distance_m:
+        From one slice to the next, metres; needed where there are several.
     seed:
         Of the shot noise.
     name:
@@ -94,12 +98,13 @@ def simulate_dataset(
     size, detector, orientation = probe.shape[-1], detector or DetectorModel(), orientation or Orientation()
     pixel_m = geometry.pixel_size_m(size)
     true_m = pattern.positions if errors is None else errors.true_positions(pattern.positions)
-    corners = object_corners(true_m, (obj.shape[0], obj.shape[1]), size, pixel_m)
+    corners = object_corners(true_m, (obj.shape[-2], obj.shape[-1]), size, pixel_m)
+    between = None if slice_distance_m is None else NearField(size, pixel_m, geometry.wavelength_m, slice_distance_m)
     propagator, rng = propagator_for(geometry, geometry.modality, size), np.random.default_rng(seed)
     frames = np.empty((len(pattern), size, size), detector.dtype)
     for start in range(0, len(pattern), FRAMES_PER_BATCH):
         chosen = slice(start, start + FRAMES_PER_BATCH)
-        expected = diffraction(scaled, obj, corners[chosen], propagator)
+        expected = diffraction(scaled, obj, corners[chosen], propagator, between)
         frames[chosen] = detector.measure(orientation.undo(expected), rng)
     mask = detector.mask((size, size))
     return PtychoDataset(
