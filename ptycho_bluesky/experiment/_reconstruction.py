@@ -56,6 +56,15 @@ class Reconstruction:
     provenance: dict[str, Any] = field(default_factory=dict)
     """raw_uid, job_id, software versions, host, device, ranks, timings: JSON values only."""
 
+    opr_modes: npt.NDArray[np.complex64] | None = field(default=None, repr=False)
+    """(rank, H, W) by which the first probe mode varies (orthogonal probe relaxation); None where it does not."""
+
+    opr_weights: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    """(N, rank): the first mode of frame k is ``probe[0] + sum_r opr_weights[k, r] * opr_modes[r]``."""
+
+    background: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    """(H, W) counts a frame that are no diffraction, zero frequency in the centre; None where not looked for."""
+
     @property
     def field_of_view(self) -> npt.NDArray[np.bool_]:
         """(Y, X) True where the sample was illuminated well enough to be judged."""

@@ -1,18 +1,27 @@
-"""Files in and out: measurements from plain NPZ, tike's NPZ and CXI; results to HDF5.
+"""Files in and out: measurements and results, in our own formats and in those of other programs.
 
-``load_dataset`` tells the format by the content; ``save_dataset`` writes the plain NPZ that everyone can read;
-``write_reconstruction`` and ``read_reconstruction`` keep results.
+``load_dataset`` and ``read_reconstruction`` tell the format by the content; ``save_dataset`` and
+``write_reconstruction`` write the one that is asked for. ``docs/reference/formats.md`` says what each format holds, and
+how its conventions are met.
 """
 
 from ptycho_bluesky.formats._hdf5 import Hdf5Frames
-from ptycho_bluesky.formats._load import KNOWN_FORMATS, load_dataset, save_dataset
-from ptycho_bluesky.formats._result import read_reconstruction, write_reconstruction
+from ptycho_bluesky.formats._identify import KNOWN_FORMATS, KNOWN_RESULTS, FileKind, identify
+from ptycho_bluesky.formats._joined import JoinedFrames
+from ptycho_bluesky.formats._load import DatasetFormat, load_dataset, save_dataset
+from ptycho_bluesky.formats._result import ResultFormat, read_reconstruction, write_reconstruction
 from ptycho_bluesky.formats._view import FrameView
 
 __all__ = [
     "KNOWN_FORMATS",
+    "KNOWN_RESULTS",
+    "DatasetFormat",
+    "FileKind",
     "FrameView",
     "Hdf5Frames",
+    "JoinedFrames",
+    "ResultFormat",
+    "identify",
     "load_dataset",
     "read_reconstruction",
     "save_dataset",

@@ -1,11 +1,13 @@
 """CXI 1.6, the HDF5 layout of the Coherent X-ray Imaging data bank (Maia, Nature Methods 9, 854 (2012)).
 
-NXcxi_ptycho, its NeXus relative, differs where it matters here in one point: ``source_1/energy`` is the storage
-ring's, and the photons' stands in ``beam_1/energy``. Values are SI unless an attribute ``units`` says otherwise.
+NXcxi_ptycho, its NeXus relative, differs where it matters here in two points: ``source_1/energy`` is the storage
+ring's, and the photons' stands in ``beam_1/energy``; the beam's centre has a place. Values are SI unless an attribute
+``units`` says otherwise.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,30 @@ import numpy.typing as npt
 
 from ptycho_bluesky.errors import FormatError
 from ptycho_bluesky.experiment import HC_KEV_M
+from ptycho_bluesky.formats._fields import kept_hdf5
 from ptycho_bluesky.formats._hdf5 import Hdf5Frames
 from ptycho_bluesky.formats._measured import Measured
 
-__all__ = ["read_cxi"]
+__all__ = [
+    "BEAM",
+    "DETECTOR",
+    "JOULE_PER_KEV",
+    "SOURCE",
+    "TRANSLATION",
+    "energy_kev",
+    "number",
+    "read_cxi",
+    "si",
+    "text",
+]
 
 JOULE_PER_KEV = 1.602176634e-16
 UNITS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "micron": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
 UNITS |= {"j": 1.0, "ev": JOULE_PER_KEV / 1e3, "kev": JOULE_PER_KEV}
-FRAMES = ("entry_1/data_1/data", "entry_1/instrument_1/detector_1/data")
+FRAMES = tuple(
+    f"entry_1/{key}" for key in ("data_1/data", "instrument_1/detector_1/data_1", "instrument_1/detector_1/data")
+)
+PIXELS = ("px", "pixel", "pixels")
 TRANSLATION = (
     "entry_1/data_1/translation",
     "entry_1/sample_1/geometry_1/translation",
@@ -37,7 +54,7 @@ BEAM = "entry_1/instrument_1/beam_1/"
 def read_cxi(path: Path, file: h5py.File) -> Measured:
     """Read frames, sample translations, geometry and mask of ``entry_1``."""
     frames_key = _first(path, file, FRAMES, "frames")
-    translation = _si(path, file, _first(path, file, TRANSLATION, "sample translations"))
+    translation = si(path, file, _first(path, file, TRANSLATION, "sample translations"))
     if translation.ndim != 2 or translation.shape[1] not in (2, 3):
         raise FormatError(f"{path}: translation has shape {translation.shape}; allowed is (N, 3): x, y, z in metres")
     basis, pixel = _basis(path, file)
@@ -53,17 +70,20 @@ def read_cxi(path: Path, file: h5py.File) -> Measured:
         probe = probe[None] if probe.ndim == 2 else probe
     # The probe moves over the sample against the sample's own translation; frames' axes are the object's axes.
     positions = -translation @ basis[:, : translation.shape[1]].T
-    return Measured(
+    found = Measured(
         format="cxi",
         frames=Hdf5Frames(path, frames_key),
         positions=positions,
         positions_unit="m",
-        energy_kev=_energy_kev(path, file),
-        distance_m=_number(path, file, DETECTOR + "distance"),
+        energy_kev=energy_kev(path, file),
+        distance_m=number(path, file, DETECTOR + "distance"),
         detector_pixel_m=pixel,
+        beam_center_px=_center(path, file, pixel),
         mask=mask,
         probe=probe,
+        name=text(file, "entry_1/title"),
     )
+    return replace(found, **kept_hdf5(file))
 
 
 def _first(path: Path, file: h5py.File, keys: tuple[str, ...], what: str) -> str:
@@ -79,7 +99,15 @@ def _first(path: Path, file: h5py.File, keys: tuple[str, ...], what: str) -> str
     )
 
 
-def _si(path: Path, file: h5py.File, key: str) -> npt.NDArray[np.float64]:
+def text(file: h5py.File, key: str) -> str:
+    """Return one text; empty where there is none."""
+    stored = file.get(key)
+    if stored is None or stored.shape != () or h5py.check_string_dtype(stored.dtype) is None:
+        return ""
+    return str(stored.asstr()[()])
+
+
+def si(path: Path, file: h5py.File, key: str) -> npt.NDArray[np.float64]:
     """Return the values of a dataset in metres or joules."""
     unit = file[key].attrs.get("units", "")
     unit = (unit.decode() if isinstance(unit, bytes) else str(unit)).strip()
@@ -88,22 +116,24 @@ def _si(path: Path, file: h5py.File, key: str) -> npt.NDArray[np.float64]:
     return np.asarray(file[key][()], dtype=np.float64) * UNITS.get(unit.lower(), 1.0)
 
 
-def _number(path: Path, file: h5py.File, key: str) -> float | None:
+def number(path: Path, file: h5py.File, key: str) -> float | None:
+    """Return the size of a value, the same for all frames, in metres or joules; None where it is not there."""
     if key not in file:
         return None
-    value = _si(path, file, key)
+    value = si(path, file, key)
     if not value.size or not np.isfinite(value).all() or np.ptp(value) > 1e-6 * abs(float(value.flat[0])):
         raise FormatError(f"{path}: {key} is {value.tolist()!r:.60}; allowed is one finite number for all frames")
     return abs(float(value.flat[0]))
 
 
-def _energy_kev(path: Path, file: h5py.File) -> float | None:
-    wavelength = _number(path, file, SOURCE + "wavelength") or _number(path, file, BEAM + "incident_wavelength")
+def energy_kev(path: Path, file: h5py.File) -> float | None:
+    """Return the photon energy, from the wavelength where it is there; None where neither is."""
+    wavelength = number(path, file, SOURCE + "wavelength") or number(path, file, BEAM + "incident_wavelength")
     if wavelength:
         return HC_KEV_M / wavelength
     key = BEAM + "energy" if BEAM + "energy" in file else SOURCE + "energy"
-    energy = _number(path, file, key)
-    if energy is None:
+    energy = number(path, file, key)
+    if not energy:
         return None
     if not 1e-3 * JOULE_PER_KEV < energy < 1000 * JOULE_PER_KEV:
         raise FormatError(
@@ -118,10 +148,11 @@ def _basis(path: Path, file: h5py.File) -> tuple[npt.NDArray[np.float64], float 
 
     Without ``basis_vectors`` rows run along -y and columns along -x, as most CXI files have it.
     """
-    sides: list[float | None] = [_number(path, file, DETECTOR + f"{axis}_pixel_size") for axis in "yx"]
+    sides: list[float | None] = [number(path, file, DETECTOR + f"{axis}_pixel_size") for axis in "yx"]
     vectors: Any = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
     if DETECTOR + "basis_vectors" in file:
         vectors = np.asarray(file[DETECTOR + "basis_vectors"][()], dtype=np.float64)
+        vectors = vectors.T if vectors.shape == (2, 3) else vectors
         if vectors.shape != (3, 2) or not (np.linalg.norm(vectors, axis=0) > 0).all():
             raise FormatError(f"{path}: basis_vectors have shape {vectors.shape}; allowed is (3, 2), of length above 0")
         vectors = vectors.T
@@ -131,3 +162,20 @@ def _basis(path: Path, file: h5py.File) -> tuple[npt.NDArray[np.float64], float 
     if len(known) == 2 and abs(known[0] / known[1] - 1) > 1e-3:
         raise FormatError(f"{path}: pixels are {known[0]:g} x {known[1]:g} m; only square pixels can be reconstructed")
     return vectors, known[0] if known else None
+
+
+def _center(path: Path, file: h5py.File, pixel: float | None) -> tuple[float, float] | None:
+    """Return NXcxi_ptycho's beam centre (row, column) in pixels; CXI has none."""
+    center = []
+    for axis in "yx":
+        key = DETECTOR + f"beam_center_{axis}"
+        if key not in file:
+            return None
+        unit = str(file[key].attrs.get("units", "")).strip().lower()
+        if unit in PIXELS:
+            center.append(float(file[key][()]))
+        elif pixel is None:
+            return None
+        else:
+            center.append((number(path, file, key) or 0.0) / pixel)
+    return center[0], center[1]

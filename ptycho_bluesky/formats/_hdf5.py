@@ -1,9 +1,11 @@
-"""HDF5 as a source of frames: opened when asked, read slice by slice, never whole."""
+"""HDF5 files: as a source of frames, read slice by slice and never whole, and written whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho_bluesky.errors import FormatError
+from ptycho_bluesky.experiment import PtychoDataset
+from ptycho_bluesky.formats._files import replaced_when_whole
 from ptycho_bluesky.formats._view import FrameView
 
-__all__ = ["Hdf5Frames", "open_hdf5"]
+__all__ = ["Hdf5Frames", "new_hdf5", "open_hdf5", "write_frames"]
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -37,6 +41,35 @@ def open_hdf5(path: Path) -> h5py.File:
         else:
             reason = f"HDF5 says: {text}"
         raise FormatError(f"{path} cannot be opened as HDF5: {reason}") from None
+
+
+@contextlib.contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Give an empty file that takes the place of `path` when the block ends well.
+
+    Raises
+    ------
+    FormatError
+        When the folder does not exist or may not be written, or when the disk is full.
+    """
+    # A Python file below HDF5: when the disk is full the error is the system's, and no handle stays behind. The
+    # layout of HDF5 1.8 can hold attributes of any size, and every reader in use knows it.
+    with (
+        replaced_when_whole(path) as part,
+        part.open("w+b") as raw,
+        h5py.File(raw, "w", libver=("v108", "v108")) as file,
+    ):
+        yield file
+
+
+def write_frames(group: h5py.Group, key: str, dataset: PtychoDataset) -> None:
+    """Write the frames batch by batch, so that they need not fit into memory, packed without loss."""
+    shape = tuple(int(n) for n in dataset.frames.shape)
+    stored = group.create_dataset(
+        key, shape, dataset.frames.dtype, chunks=(1, *shape[1:]), compression="gzip", compression_opts=1, shuffle=True
+    )
+    for chosen, frames in dataset.batches():
+        stored[chosen] = frames
 
 
 class Hdf5Frames:
@@ -126,6 +159,10 @@ class Hdf5Frames:
             raise FormatError(
                 f"{self.path} has no dataset {self.key}, or it is a link to a file that is not there"
             ) from None
+
+    def viewed(self, view: FrameView, count: int) -> Hdf5Frames:
+        """Return the first `count` frames, as stored but for `view`."""
+        return Hdf5Frames(self.path, self.key, view, count)
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""

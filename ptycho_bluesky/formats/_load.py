@@ -1,12 +1,12 @@
-"""load_dataset: one function for every format, told apart by what the file holds, not by its name."""
+"""load_dataset and save_dataset: one function each for every format; what is read is told by its content."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
-import h5py
 import numpy as np
 from pydantic import ValidationError
 from scipy.spatial import cKDTree
@@ -14,22 +14,28 @@ from scipy.spatial import cKDTree
 from ptycho_bluesky.errors import DatasetError, FormatError, report
 from ptycho_bluesky.experiment import Modality, Orientation, PtychoDataset
 from ptycho_bluesky.formats._cxi import read_cxi
-from ptycho_bluesky.formats._files import check_readable
+from ptycho_bluesky.formats._cxi_write import write_cxi
 from ptycho_bluesky.formats._hdf5 import open_hdf5
+from ptycho_bluesky.formats._identify import KNOWN_FORMATS, identify
 from ptycho_bluesky.formats._measured import LoadOptions, Measured, assemble
 from ptycho_bluesky.formats._npz import read_npz, write_npz
+from ptycho_bluesky.formats._ptyd import read_ptyd, write_ptyd
 
-__all__ = ["KNOWN_FORMATS", "load_dataset", "save_dataset"]
+__all__ = ["DatasetFormat", "load_dataset", "save_dataset"]
 
 log = logging.getLogger(__name__)
 
-KNOWN_FORMATS = (
-    "plain NPZ (frames, positions, positions_unit)",
-    "tike's NPZ (data, scan, probe)",
-    "CXI 1.6 and NXcxi_ptycho (HDF5)",
-    "either NPZ packed with bzip2 or gzip",
-)
-"""What :func:`load_dataset` reads, in words."""
+DatasetFormat = Literal["npz", "cxi", "nxcxi", "ptyd"]
+"""Layouts that :func:`save_dataset` writes."""
+
+WRITERS: dict[DatasetFormat, Callable[[Path, PtychoDataset], None]] = {
+    "npz": write_npz,
+    "cxi": lambda path, dataset: write_cxi(path, dataset, nexus=False),
+    "nxcxi": lambda path, dataset: write_cxi(path, dataset, nexus=True),
+    "ptyd": write_ptyd,
+}
+SUFFIXES: dict[str, DatasetFormat] = {".cxi": "cxi", ".ptyd": "ptyd"}
+SUFFIXES |= dict.fromkeys((".nxs", ".h5", ".hdf5"), "nxcxi")
 
 
 def load_dataset(
@@ -50,8 +56,8 @@ def load_dataset(
     """Read a measurement from a file, in the house's conventions.
 
     The format is told from the content: plain NPZ, tike's NPZ (both also packed with bzip2 or gzip), CXI 1.6,
-    NXcxi_ptycho. Frames
-    of an HDF5 file stay in it and are read slice by slice; those of an NPZ file are in memory.
+    NXcxi_ptycho, PtyPy's .ptyd. Frames of an HDF5 file stay in it and are read slice by slice; those of an NPZ file
+    are in memory.
 
     Parameters
     ----------
@@ -89,7 +95,7 @@ def load_dataset(
     Raises
     ------
     FormatError
-        When the file is missing, unreadable, damaged or of no known format.
+        When the file is missing, unreadable, damaged, of no known format, or holds a result and no measurement.
     DatasetError
         When its content, with the options, makes no dataset; the text names every fault.
     """
@@ -109,27 +115,45 @@ def load_dataset(
     )
     if faults := options.faults():
         raise DatasetError(report(f"options for {path}", faults))
-    check_readable(path, "a measurement")
     found = _read(path)
     dataset = assemble(path, found, options)
     _warn_of_missing_overlap(path, dataset)
     return dataset
 
 
-def save_dataset(path: str | Path, dataset: PtychoDataset) -> None:
-    """Write `dataset` as a plain NPZ file, which :func:`load_dataset` gives back without loss.
+def save_dataset(path: str | Path, dataset: PtychoDataset, format: DatasetFormat | None = None) -> None:
+    """Write `dataset` to a file, which :func:`load_dataset` gives back without loss.
 
-    Frames are stored with their type, the zero frequency in the centre; positions in metres, or in pixels where
-    ``pixel_size_m`` is None. An existing file is replaced, and only when the new one is whole.
+    Frames are stored with their type, the zero frequency in the centre. An existing file is replaced, and only when
+    the new one is whole. What another program's layout has no place for stands in a group ``ptycho_bluesky`` of the
+    file, which that program passes over; the log says what.
+
+    Parameters
+    ----------
+    path:
+        Of the file, in a folder that exists.
+    dataset:
+        What to write; frames are read batch by batch.
+    format:
+        ``"npz"``: plain NPZ, positions in metres, or in pixels where ``pixel_size_m`` is None. ``"cxi"``: CXI 1.6.
+        ``"nxcxi"``: NXcxi_ptycho. ``"ptyd"``: PtyPy. None takes the suffix's: ``.cxi``, ``.ptyd``, ``"nxcxi"`` for
+        ``.nxs``, ``.h5`` and ``.hdf5``, and ``"npz"`` for any other. All but ``"npz"`` need positions in metres.
 
     Raises
     ------
     DatasetError
         When the dataset has faults.
     FormatError
-        When the file cannot be written: no such folder, no permission, disk full.
+        When the file cannot be written (no such folder, no permission, disk full), or when the format holds metres
+        and positions are in pixels.
     """
-    write_npz(Path(path).expanduser(), dataset.validate())
+    path = Path(path).expanduser()
+    chosen = format or SUFFIXES.get(path.suffix.lower(), "npz")
+    if chosen not in WRITERS:
+        raise FormatError(
+            f"{path} was not written: format is {chosen!r}; allowed for measurements are {', '.join(WRITERS)}"
+        )
+    WRITERS[chosen](path, dataset.validate())
 
 
 def _orientation(path: Path, given: Orientation | Mapping[str, bool] | None) -> Orientation:
@@ -141,34 +165,22 @@ def _orientation(path: Path, given: Orientation | Mapping[str, bool] | None) -> 
 
 
 def _read(path: Path) -> Measured:
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head.startswith(b"PK\x03\x04"):
-        return read_npz(path, None)
-    if head.startswith(b"BZh"):
-        return read_npz(path, "bz2")
-    if head.startswith(b"\x1f\x8b"):
-        return read_npz(path, "gzip")
-    if head.startswith(b"\x93NUMPY"):
-        raise FormatError(f"{path} is one .npy array; frames need positions beside them: np.savez both ({_known()})")
-    if head == b"\x89HDF\r\n\x1a\n" or h5py.is_hdf5(path):
-        with open_hdf5(path) as hdf5:
-            if "entry_1" in hdf5 and ("cxi_version" in hdf5 or "entry_1/instrument_1" in hdf5):
-                return _guarded_cxi(path, hdf5)
-            keys = ", ".join(list(hdf5)[:8]) or "nothing"
-            raise FormatError(f"{path} is HDF5 but of no known layout: its root holds {keys}; {_known()}")
-    raise FormatError(f"{path} is of no known format: it begins with {head!r}; {_known()}")
-
-
-def _guarded_cxi(path: Path, file: h5py.File) -> Measured:
-    try:
-        return read_cxi(path, file)
-    except (KeyError, OSError, TypeError, ValueError) as error:
-        raise FormatError(f"{path} is a damaged CXI file: {error}; copy it again, or have it written again") from None
-
-
-def _known() -> str:
-    return "known are " + "; ".join(KNOWN_FORMATS)
+    kind = identify(path, "a measurement")
+    if not kind.measurement:
+        raise FormatError(
+            f"{path} holds a result ({kind.layout}), no measurement: frames are not in it; read_reconstruction reads "
+            f"it. Measurements known are {'; '.join(KNOWN_FORMATS)}"
+        )
+    if kind.layout == "npz":
+        return read_npz(path, kind.packing)
+    name, reader = {"cxi": ("CXI", read_cxi), "ptyd": (".ptyd", read_ptyd)}[kind.layout]
+    with open_hdf5(path) as file:
+        try:
+            return reader(path, file)
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"{path} is a damaged {name} file: {error}; copy it again, or have it written again"
+            ) from None
 
 
 def _warn_of_missing_overlap(path: Path, dataset: PtychoDataset) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ptycho_bluesky.errors import DatasetError, FormatError, report
 from ptycho_bluesky.experiment import Geometry, Modality, Orientation, PtychoDataset
 from ptycho_bluesky.formats._hdf5 import Hdf5Frames
+from ptycho_bluesky.formats._joined import JoinedFrames
 from ptycho_bluesky.formats._view import FrameView
 
 __all__ = ["LoadOptions", "Measured", "assemble"]
@@ -56,7 +57,7 @@ class Measured:
     """Content of a file, as stored but for units: SI, keV and object pixels."""
 
     format: str
-    frames: npt.NDArray[Any] | Hdf5Frames
+    frames: npt.NDArray[Any] | Hdf5Frames | JoinedFrames
     positions: npt.NDArray[np.float64]
     positions_unit: Literal["m", "px"]
     zero_frequency: Literal["center", "corner"] = "center"
@@ -100,8 +101,8 @@ def assemble(path: Path, found: Measured, options: LoadOptions) -> PtychoDataset
         middle = None if middle is None or view.window is not None else view.place(middle)
         geometry = geometry.model_copy(update={"beam_center_px": middle})
     keep = count if options.max_frames is None else min(options.max_frames, count)
-    if isinstance(frames, Hdf5Frames):
-        kept: Any = Hdf5Frames(frames.path, frames.key, view, keep)
+    if isinstance(frames, Hdf5Frames | JoinedFrames):
+        kept: Any = frames.viewed(view, keep)
     else:
         kept = np.ascontiguousarray(view.apply(frames[:keep]), dtype=frames.dtype.newbyteorder("="))
 
