@@ -13,7 +13,7 @@ from ptycho_bluesky.optics._material import power_law_field, transmission
 from ptycho_bluesky.optics._modes import coherent_modes
 from ptycho_bluesky.optics._probe_info import probe_from_info
 from ptycho_bluesky.optics._probes import kb_probe, zone_plate_probe
-from ptycho_bluesky.optics._propagators import FarField, NearField, Propagator, propagator_for
+from ptycho_bluesky.optics._propagators import FarField, NearField, NearFieldMethod, Propagator, propagator_for
 from ptycho_bluesky.optics._random_specimen import random_specimen
 from ptycho_bluesky.optics._simulate import object_corners, simulate_dataset, truth_on_grid
 from ptycho_bluesky.optics._specimens import random_foam, siemens_star
@@ -23,6 +23,7 @@ __all__ = [
     "DetectorModel",
     "FarField",
     "NearField",
+    "NearFieldMethod",
     "PositionErrors",
     "Propagator",
     "cells",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,12 @@ import scipy.fft
 from ptycho_bluesky.errors import DatasetError, report
 from ptycho_bluesky.experiment import Geometry, Modality
 
-__all__ = ["FarField", "NearField", "Propagator", "propagator_for"]
+__all__ = ["FarField", "NearField", "NearFieldMethod", "Propagator", "propagator_for"]
 
 ComplexWave = npt.NDArray[np.complex64]
+
+NearFieldMethod = Literal["fresnel", "angular-spectrum"]
+"""Paraxial, or exact for plane waves of any angle."""
 
 
 class Propagator(Protocol):
@@ -68,11 +71,13 @@ class FarField:
 
 
 class NearField:
-    """Fresnel propagation over a distance, same pixel size on both sides, unitary and periodic.
+    """Propagation over a distance, same pixel size on both sides, unitary and periodic.
 
-    The paraxial angular spectrum: ``ifft2(fft2(wave) * exp(-1j * pi * wavelength * distance * (fx**2 + fy**2)))``
-    (Goodman, Introduction to Fourier Optics, eq. 4-20, its constant phase left out). A cone beam is the parallel
-    beam of the effective distance and pixel (Fresnel scaling theorem: Paganin, Coherent X-Ray Optics, app. B).
+    ``"fresnel"``, the paraxial angular spectrum: ``ifft2(fft2(wave) * exp(-1j * pi * wavelength * distance * (fx**2 +
+    fy**2)))`` (Goodman, Introduction to Fourier Optics, eq. 4-20, its constant phase left out). ``"angular-spectrum"``:
+    ``exp(2j * pi * distance * (sqrt(1 / wavelength**2 - fx**2 - fy**2) - 1 / wavelength))`` (ibid., eq. 3-74), waves
+    that would be evanescent left as they are. A cone beam is the parallel beam of the effective distance and pixel
+    (Fresnel scaling theorem: Paganin, Coherent X-Ray Optics, app. B), which holds in the paraxial regime.
 
     The frame is periodic: light that leaves on one side comes in on the other. Features of size ``a`` spread by
     ``wavelength * distance / a``, so keep the probe that far from the frame's border.
@@ -85,11 +90,20 @@ class NearField:
         Object pixel and wavelength, metres.
     distance_m:
         Effective distance, metres (``Geometry.effective_distance_m``); negative goes upstream.
+    method:
+        ``"fresnel"`` or ``"angular-spectrum"``; the two differ where ``wavelength / (2 pixel)`` is no small angle.
     """
 
     reciprocal = False
 
-    def __init__(self, frame_size: int, pixel_size_m: float, wavelength_m: float, distance_m: float) -> None:
+    def __init__(
+        self,
+        frame_size: int,
+        pixel_size_m: float,
+        wavelength_m: float,
+        distance_m: float,
+        method: NearFieldMethod = "fresnel",
+    ) -> None:
         faults = [
             f"{name} is {value}; it must be above 0"
             for name, value in (("pixel_size_m", pixel_size_m), ("wavelength_m", wavelength_m))
@@ -101,8 +115,16 @@ class NearField:
             raise DatasetError(report("near-field propagation", faults))
         self.frame_size = _checked_size(frame_size)
         f = scipy.fft.fftfreq(self.frame_size, pixel_size_m)
-        chirp = np.exp(-1j * np.pi * wavelength_m * distance_m * f**2)  # in double: the phase has thousands of radians
-        self.transfer: ComplexWave = (chirp[:, None] * chirp[None]).astype(np.complex64)
+        # In double: the phase has thousands of radians.
+        if method == "fresnel":
+            chirp = np.exp(-1j * np.pi * wavelength_m * distance_m * f**2)
+            self.transfer: ComplexWave = (chirp[:, None] * chirp[None]).astype(np.complex64)
+            return
+        squared = (wavelength_m * f[:, None]) ** 2 + (wavelength_m * f[None]) ** 2
+        cosine = np.sqrt(np.maximum(1 - squared, 0))
+        detour = -squared / (1 + cosine)  # cosine - 1 without cancellation
+        phase = np.where(squared < 1, 2 * np.pi * distance_m / wavelength_m * detour, 0)
+        self.transfer = np.exp(1j * phase).astype(np.complex64)
 
     def forward(self, wave: ComplexWave, /) -> ComplexWave:
         """Take waves (..., H, W) from the sample to the detector; complex64 stays complex64."""
@@ -113,7 +135,9 @@ class NearField:
         return np.asarray(scipy.fft.ifft2(scipy.fft.fft2(wave) * self.transfer.conj()))
 
 
-def propagator_for(geometry: Geometry | None, modality: Modality, frame_size: int) -> FarField | NearField:
+def propagator_for(
+    geometry: Geometry | None, modality: Modality, frame_size: int, method: NearFieldMethod = "fresnel"
+) -> FarField | NearField:
     """Return the propagator of a dataset.
 
     Parameters
@@ -124,6 +148,8 @@ def propagator_for(geometry: Geometry | None, modality: Modality, frame_size: in
         ``"far-field"`` or ``"near-field"``.
     frame_size:
         Pixels along a side of the square frames.
+    method:
+        Of the near field.
 
     Raises
     ------
@@ -137,5 +163,5 @@ def propagator_for(geometry: Geometry | None, modality: Modality, frame_size: in
     if geometry is None:
         raise DatasetError("near field needs a geometry: energy_kev, distance_m, detector_pixel_m, focus_to_sample_m")
     return NearField(
-        frame_size, geometry.pixel_size_m(frame_size), geometry.wavelength_m, geometry.effective_distance_m
+        frame_size, geometry.pixel_size_m(frame_size), geometry.wavelength_m, geometry.effective_distance_m, method
     )

@@ -61,7 +61,7 @@ class Amplitudes(Protocol):
     total: float
     """Sum over all good pixels."""
 
-    blocks: Sequence[Numbers]
+    blocks: list[Numbers]
     """Frames of each block, in Hilbert order; the blocks follow each other in that order too."""
 
     def __len__(self) -> int: ...

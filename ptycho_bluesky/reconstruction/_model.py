@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,7 @@ class Model:
 
     def is_finite(self) -> bool:
         """Tell whether every number is finite."""
-        arrays = [self.object, self.probe, self.corners]
+        arrays: list[npt.NDArray[Any]] = [self.object, self.probe, self.corners]
         arrays += [] if self.background is None else [self.background]
         arrays += [] if self.variation is None else [self.variation.modes, self.variation.weights]
         return all(bool(np.isfinite(array).all()) for array in arrays)

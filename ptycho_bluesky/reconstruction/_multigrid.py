@@ -34,7 +34,7 @@ def can_be_coarser(problem: Problem, factor: int = 2) -> bool:
 
 def _middle(size: int, small: int) -> npt.NDArray[np.int64]:
     """Return the places of the `small` lowest frequencies among `size`, zero frequency at the corner."""
-    return np.r_[0 : small - small // 2, size - small // 2 : size]
+    return np.concatenate([np.arange(small - small // 2), np.arange(size - small // 2, size)])
 
 
 def _resized(waves: ComplexArray, size: int) -> ComplexArray:

@@ -12,7 +12,7 @@ import scipy.fft
 
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.experiment import ObjectGrid, PtychoDataset
-from ptycho_bluesky.optics import NearField, Propagator, propagator_for
+from ptycho_bluesky.optics import NearField, NearFieldMethod, Propagator, propagator_for
 from ptycho_bluesky.reconstruction._amplitudes import (
     Amplitudes,
     MemoryAmplitudes,
@@ -125,10 +125,12 @@ def _survey(dataset: PtychoDataset, reciprocal: bool, memory_bytes: float) -> _S
 def prepare(
     dataset: PtychoDataset,
     modes: int,
+    *,
     margin: int = 16,
     memory_gb: float | None = None,
     slices: int = 1,
     slice_distance_m: float | None = None,
+    near_field: NearFieldMethod = "fresnel",
 ) -> Problem:
     """Check a dataset and bring it into the kernels' form.
 
@@ -147,6 +149,8 @@ def prepare(
         Most memory for amplitudes, GB of 1e9 bytes; beyond it they are streamed. None: 0.4 of what is free.
     slices, slice_distance_m:
         Of a thick object: how many, and the metres between two neighbours.
+    near_field:
+        How a near field propagates.
 
     Raises
     ------
@@ -163,7 +167,7 @@ def prepare(
             f"dataset {name}: {slices} slices need slice_distance_m (given {slice_distance_m}) and a geometry (given "
             f"{dataset.geometry}), for waves travel from one to the next; give both, or reconstruct one slice"
         )
-    propagator = propagator_for(dataset.geometry, dataset.modality, size)
+    propagator = propagator_for(dataset.geometry, dataset.modality, size, near_field)
     reciprocal = propagator.reciprocal
     grid = dataset.object_grid(margin)
     free = SHARE_OF_MEMORY * psutil.virtual_memory().available if memory_gb is None else memory_gb * 1e9

@@ -91,6 +91,13 @@ def finish(
 ) -> Reconstruction:
     """Return the result of an engine's last state."""
     problem, model = state.problem, settled(state.problem, state.model)
+    background, variation = model.background, model.variation
+    weights = None
+    if variation is not None:
+        weights = np.zeros((len(problem.used), variation.weights.shape[1]), np.float32)
+        weights[problem.used] = variation.weights
+    if background is not None and problem.propagator.reciprocal:
+        background = np.fft.fftshift(background)
     result = Reconstruction(
         object=model.object,
         probe=model.probe[0],
@@ -105,6 +112,9 @@ def finish(
         modality=dataset.modality,
         parameters=parameters,
         provenance=provenance,
+        opr_modes=None if variation is None else variation.modes,
+        opr_weights=weights,
+        background=background,
     )
     object.__setattr__(result, "phase_contrast_rad", phase_contrast(result.phase))
     return result

@@ -1,9 +1,25 @@
 """Engines: generators that yield a usable reconstruction after each epoch, written once on the kernel set."""
 
+from typing import Any
+
 from ptycho_bluesky.reconstruction.engines._anneal import FastOptions
+from ptycho_bluesky.reconstruction.engines._auto import AutoEngine, AutoOptions
 from ptycho_bluesky.reconstruction.engines._base import BaseEngine
 from ptycho_bluesky.reconstruction.engines._fast import FastEngine
 from ptycho_bluesky.reconstruction.engines._options import EngineOptions
 from ptycho_bluesky.reconstruction.engines._state import Engine, EngineState
 
-__all__ = ["BaseEngine", "Engine", "EngineOptions", "EngineState", "FastEngine", "FastOptions"]
+__all__ = [
+    "ENGINES",
+    "AutoEngine",
+    "AutoOptions",
+    "BaseEngine",
+    "Engine",
+    "EngineOptions",
+    "EngineState",
+    "FastEngine",
+    "FastOptions",
+]
+
+ENGINES: dict[str, type[BaseEngine[Any]]] = {engine.name: engine for engine in (AutoEngine, FastEngine)}
+"""Engines by name."""

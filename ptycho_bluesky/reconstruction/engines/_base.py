@@ -64,6 +64,7 @@ class BaseEngine(ABC, Generic[_Options]):
             memory_gb=options.memory_gb,
             slices=options.slices,
             slice_distance_m=options.slice_distance_m,
+            near_field=options.near_field,
         )
 
     @abstractmethod

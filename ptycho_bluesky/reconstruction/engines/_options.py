@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pydantic import BaseModel, ConfigDict, Field
 
 from ptycho_bluesky.errors import ReconstructionError
+from ptycho_bluesky.optics import NearFieldMethod
 from ptycho_bluesky.reconstruction.kernels import Backend
 
 __all__ = ["EngineOptions", "refuse_unsupported"]
@@ -37,6 +38,9 @@ class EngineOptions(BaseModel):
 
     slice_distance_m: float | None = Field(default=None, gt=0)
     """Between neighbouring slices, metres; needed with 2 slices or more."""
+
+    near_field: NearFieldMethod = "fresnel"
+    """How a near field propagates: ``fresnel`` (paraxial) or ``angular-spectrum`` (large angles)."""
 
     subpixel: int = Field(default=2, ge=1, le=8)
     """Positions are rounded to 1/subpixel of a pixel; 1 rounds to whole pixels."""

@@ -61,7 +61,7 @@ class EngineState:
     @property
     def probe(self) -> npt.NDArray[np.complex64]:
         """(modes, H, W), strongest first; the first where scans have probes of their own."""
-        return self.model.probe[0]
+        return np.asarray(self.model.probe[0])
 
     def current_r_factor(self) -> float:
         """Compute the R-factor of this very model over all frames, with the best global scale; half an epoch's work."""

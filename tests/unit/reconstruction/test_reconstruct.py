@@ -46,7 +46,7 @@ def test_stopping_early_keeps_the_result_and_says_why(star):
 def test_provenance_and_parameters_are_json_and_complete(star):
     result = reconstruct(star.dataset, options=FastOptions(**QUICK))
     json.dumps([result.provenance, result.parameters])
-    assert result.engine == "fast" and result.parameters["epochs"] == 3
+    assert result.engine == "auto" and result.parameters["epochs"] == 3
     assert {"software", "host", "device", "ranks", "kernels", "seconds", "stopped_early"} <= set(result.provenance)
     assert result.provenance["stopped_early"] is None
     assert result.provenance["software"]["numpy"] == np.__version__
