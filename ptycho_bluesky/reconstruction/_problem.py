@@ -62,6 +62,11 @@ class Problem:
         return len(self.amplitudes)
 
     @property
+    def begins_empty(self) -> bool:
+        """Whether nothing is known of the object yet."""
+        return bool((self.start.object == 1).all())
+
+    @property
     def transfer(self) -> ComplexArray:
         """(H, W) transfer function of the near field, (0, 0) in the far field."""
         if isinstance(self.propagator, NearField):

@@ -45,9 +45,8 @@ class Start:
     @classmethod
     def of(cls, result: Reconstruction) -> Start:
         """Return the start that goes on from a result."""
-        return cls(
-            result.object, result.origin, result.pixel_size_m or 1.0, result.field_of_view, np.asarray(result.probe)
-        )
+        seen = result.coverage > 0  # dim edges, too: they are part of what the frames show
+        return cls(result.object, result.origin, result.pixel_size_m or 1.0, seen, np.asarray(result.probe))
 
 
 def read_start(path: str | Path) -> Start:

@@ -26,7 +26,7 @@ class FastOptions(EngineOptions):
     """Options of the fast engine. The defaults suit most far-field and near-field data.
 
     ``epochs=None`` takes 20,000 visits of a frame in all, but 30 to 100 epochs. The first half of them rounds positions
-    to whole pixels, and the near field always does.
+    to whole pixels where the object begins empty, and the near field always does.
     """
 
     step: float = Field(default=1.0, gt=0, le=2)
@@ -55,8 +55,10 @@ RISE = 1.5
 """An epoch whose R-factor is that many times the best one has diverged."""
 
 
-def annealed(problem: Problem, kernels: Kernels, options: FastOptions) -> Iterator[EngineState]:
+def annealed(problem: Problem, kernels: Kernels, options: FastOptions, warm: bool = False) -> Iterator[EngineState]:
     """Yield a state after each epoch, beginning at ``problem.start``.
+
+    `warm` is for a start that is sharp already, which positions rounded to whole pixels would blur.
 
     An epoch that ends with a number that is not finite, or with an error far above the best, is taken back and tried
     with half the step; after `PATIENCE` such epochs in a row it gives up.
@@ -72,7 +74,7 @@ def annealed(problem: Problem, kernels: Kernels, options: FastOptions) -> Iterat
     epochs = options.epochs or int(np.clip(round(20_000 / len(problem)), 30, 100))
     epoch = 0
     while epoch < epochs:
-        groups = problem.groups(model, divisions if 2 * epoch >= epochs else 1)
+        groups = problem.groups(model, divisions if warm or 2 * epoch >= epochs else 1)
         swept = kernels.sweep(model, groups, _steps(options, epoch, epochs, damping), rng)
         tried, error = swept.model, swept.error
         if not (np.isfinite(error) and tried.is_finite()) or error > RISE * best:

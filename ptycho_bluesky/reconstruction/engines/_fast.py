@@ -32,11 +32,11 @@ class FastEngine(BaseEngine[FastOptions]):
 
     def iterate(self, problem: Problem, options: FastOptions, kernels: Kernels | None = None) -> Iterator[EngineState]:
         """Yield a state after each epoch, beginning at ``problem.start`` or at what a coarse problem makes of it."""
-        empty = bool((problem.start.object == 1).all())  # else a coarse start would blur what there is
-        if options.coarse_epochs and kernels is None and empty and can_be_coarser(problem):
+        warm = not problem.begins_empty
+        if options.coarse_epochs and kernels is None and not warm and can_be_coarser(problem):
             problem = self._coarse_start(problem, options)
         kernels = kernels or kernels_for(problem, self.device, options.kernels, options.threads)
-        yield from annealed(problem, kernels, options)
+        yield from annealed(problem, kernels, options, warm)
 
     def _coarse_start(self, problem: Problem, options: FastOptions) -> Problem:
         coarse = coarser(problem)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,19 @@ def star() -> Star:
     obj = siemens_star((180, 180), spokes=20, rings=2)
     true, guess = coherent_modes(probe(150e-6), 2, 0.75), probe(160e-6)
     return Star(simulate_dataset(obj, true, pattern, GEOMETRY, 1e6, probe_guess=guess[None]), obj)
+
+
+@pytest.fixture(scope="session")
+def make_scan() -> Callable[..., PtychoDataset]:
+    """Return a function that simulates a scan of one mode: of an object, with a defocus, from a place on it."""
+
+    def make(obj: np.ndarray, defocus_m: float, guess_m: float, at_px: tuple[float, float] = (0, 0)) -> PtychoDataset:
+        pixel = GEOMETRY.pixel_size_m(SIZE)
+        pattern = fermat(70 * pixel, 70 * pixel, 8 * pixel)
+        moved = replace(pattern, positions=pattern.positions + np.array(at_px) * pixel)
+        return simulate_dataset(obj, probe(defocus_m)[None], moved, GEOMETRY, 1e6, probe_guess=probe(guess_m)[None])
+
+    return make
 
 
 @pytest.fixture(scope="session")
