@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ptycho_bluesky.cli._input import DistanceM, EnergyKev, PixelM, check_writable, load_input, probe_of
 from ptycho_bluesky.cli._output import Json, emit, progress, say, start_logging
-from ptycho_bluesky.cli._reconstruct import DistanceM, EnergyKev, PixelM, check_writable, load_input, probe_of
 
 __all__ = ["infer_command"]
 

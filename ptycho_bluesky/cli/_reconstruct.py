@@ -2,99 +2,66 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from ptycho_bluesky.cli._input import DistanceM, EnergyKev, FocusToSampleM, PixelM, check_writable, load_input
 from ptycho_bluesky.cli._interrupt import stop_on_interrupt
 from ptycho_bluesky.cli._output import Json, emit, given, progress, say, start_logging
 from ptycho_bluesky.errors import FormatError
-from ptycho_bluesky.experiment import PtychoDataset
+from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-__all__ = [
-    "DistanceM",
-    "EnergyKev",
-    "FocusToSampleM",
-    "PixelM",
-    "check_writable",
-    "load_input",
-    "probe_of",
-    "reconstruct_command",
-]
-
-EnergyKev = Annotated[float | None, typer.Option(help="Photon energy in keV, where the file has none.")]
-DistanceM = Annotated[float | None, typer.Option(help="Sample to detector in metres, where the file has none.")]
-PixelM = Annotated[float | None, typer.Option(help="Side of a detector pixel in metres, where the file has none.")]
-FocusToSampleM = Annotated[
-    float | None, typer.Option(help="Focus to sample (z1) in metres: a near field with a cone beam.")
-]
+__all__ = ["reconstruct_command"]
 
 
-def load_input(source: str, **options: Any) -> PtychoDataset:
-    """Return the dataset of a file, or else of the Tiled run with this uid.
-
-    Options whose value is None are as if they were not given.
-    """
-    from ptycho_bluesky.formats import load_dataset
-
-    chosen = given(**options)
-    if Path(source).exists() or Path(source).suffix:
-        return load_dataset(Path(source), **chosen)
-    if chosen:
-        raise FormatError(f"{', '.join(chosen)}: these options describe a file, but {source!r} is no file here")
-    from ptycho_bluesky.catalog import connect, dataset_from_run
-
-    client = connect()
-    try:
-        run = client["raw"][source]
-    except KeyError:
-        raise FormatError(
-            f"{source!r} is neither a file nor the uid of a run in the catalogue; give a path or a uid"
-        ) from None
-    return dataset_from_run(run)
-
-
-def probe_of(source: str) -> npt.NDArray[np.complex64]:
-    """Return the probe of a reconstruction file, or else of a dataset."""
-    import h5py
-
-    from ptycho_bluesky.formats import read_reconstruction
-
-    path = Path(source)
-    if path.is_file() and h5py.is_hdf5(path):
+def _options(pairs: list[str]) -> dict[str, Any]:
+    """Return the options in ``KEY=VALUE`` texts; a value that is JSON is read as such, any other is a text."""
+    options = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise FormatError(f"--set {pair}: give KEY=VALUE, e.g. --set step=0.5")
         try:
-            return read_reconstruction(path).probe
-        except FormatError:  # not a reconstruction: perhaps a dataset that carries a probe
-            pass
-    probe = load_input(source).probe
-    if probe is None:
-        raise FormatError(f"{source} holds no probe; give a reconstruction, or a dataset with a probe")
-    return probe
-
-
-def check_writable(file: Path | None) -> None:
-    """Refuse a file that could not be written, before the work is done and not after it."""
-    if file is None:
-        return
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK) or file.is_dir():
-        raise FormatError(f"{file} cannot be written; give a file in a folder that exists and can be written to")
+            options[key] = json.loads(text)
+        except json.JSONDecodeError:
+            options[key] = text
+    return options
 
 
 def reconstruct_command(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Data file (NPZ, CXI) or uid of a run in Tiled.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Data file (NPZ, CXI, ...) or uid of a run in Tiled; several share."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HDF5 file to write.")] = Path("reconstruction.h5"),
-    engine: Annotated[str, typer.Option(help="Engine; auto chooses.")] = "auto",
+    engine: Annotated[str, typer.Option(help="Engine; auto chooses and chains the others.")] = "auto",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over all frames; the engine's own by default.")
     ] = None,
     modes: Annotated[int | None, typer.Option(min=1, max=32, help="Incoherent probe modes.")] = None,
+    position_correction: Annotated[
+        bool | None, typer.Option("--position-correction/--no-position-correction", help="Refine the positions.")
+    ] = None,
+    background: Annotated[bool | None, typer.Option("--background", help="Estimate scattered counts.")] = None,
+    opr: Annotated[int | None, typer.Option(min=0, help="Modes by which the probe varies from frame to frame.")] = None,
+    slices: Annotated[int | None, typer.Option(min=1, help="Slices of a thick object.")] = None,
+    slice_distance_m: Annotated[float | None, typer.Option(help="Between two slices, metres.")] = None,
+    refine_distance: Annotated[
+        bool, typer.Option("--refine-distance", help="Near field: find the distance that explains the frames best.")
+    ] = False,
+    start: Annotated[
+        Path | None, typer.Option(help="Begin at a result (HDF5) or a live mosaic (NPZ) of the same field.")
+    ] = None,
+    share: Annotated[
+        Literal["object", "probe"] | None, typer.Option(help="What several INPUTs have in common.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other option of the engine.")
+    ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute.")] = "cpu",
     max_seconds: Annotated[
         float | None, typer.Option(min=0, help="Stop after this long, with a usable result.")
@@ -108,52 +75,76 @@ def reconstruct_command(
 ) -> None:
     """Reconstruct object and probe from a recorded file, or from a run in the catalogue.
 
-    Ctrl-C stops at the next step and keeps the result.
+    Several INPUTs with --share give one result each, OUT-1.h5, OUT-2.h5, ... Ctrl-C stops at the next step and keeps
+    the result.
     """
     start_logging(logging.INFO if not json_output else logging.WARNING)
     from ptycho_bluesky.cli._compare import result_picture
     from ptycho_bluesky.formats import write_reconstruction
-    from ptycho_bluesky.reconstruction import reconstruct
+    from ptycho_bluesky.reconstruction import read_start, reconstruct, reconstruct_scans
 
     for file in (output, picture):
         check_writable(file)
-    dataset = load_input(
-        source,
+    if (share is None) != (len(sources) == 1):
+        raise FormatError(f"{len(sources)} inputs and --share {share}: give one input, or several and what they share")
+    if share is not None and (start is not None or refine_distance or picture is not None):
+        raise FormatError("--start, --refine-distance and --picture are for one input; leave them out with --share")
+    measured = given(
         energy_kev=energy_kev,
         distance_m=distance_m,
         detector_pixel_m=detector_pixel_m,
         focus_to_sample_m=focus_to_sample_m,
     )
-    wanted = given(epochs=epochs, modes=modes)
-    with progress(f"reconstructing {dataset.name}", None) as update, stop_on_interrupt("the result") as should_stop:
-        rec = reconstruct(
-            dataset,
-            engine,
-            wanted,
-            device=device,
-            max_seconds=max_seconds,
-            should_stop=should_stop,
-            on_state=lambda state: update(state.epoch, f"R {state.r_factor:.4f}", state.epochs),
-        )
-    write_reconstruction(output, rec)
+    datasets = [load_input(source, **measured) for source in sources]
+    wanted = given(
+        epochs=epochs,
+        modes=modes,
+        position_correction=position_correction,
+        background=background,
+        opr=opr,
+        slices=slices,
+        slice_distance_m=slice_distance_m,
+    ) | _options(settings or [])
+    beginning = None if start is None else read_start(start)
+    with progress(f"reconstructing {datasets[0].name}", None) as update, stop_on_interrupt("the result") as should_stop:
+        common: dict[str, Any] = {
+            "device": device,
+            "max_seconds": max_seconds,
+            "should_stop": should_stop,
+            "on_state": lambda state: update(state.epoch, f"R {state.r_factor:.4f}", state.epochs),
+        }
+        if share is None:
+            results = [
+                reconstruct(datasets[0], engine, wanted, start=beginning, refine_distance=refine_distance, **common)
+            ]
+        else:
+            results = reconstruct_scans(datasets, share, engine, wanted, **common)
+    outputs = [output]
+    if share is not None:
+        outputs = [output.with_stem(f"{output.stem}-{number + 1}") for number in range(len(results))]
+    for file, rec in zip(outputs, results, strict=True):
+        write_reconstruction(file, rec)
     if picture is not None:
-        result_picture(picture, rec)
+        result_picture(picture, results[0])
         say(f"picture: {picture}")
-    emit(
-        {
-            "engine": rec.engine,
-            "device": rec.provenance.get("device", device),
-            "ranks": rec.provenance.get("ranks", 1),
-            "frames": len(dataset),
-            "epochs": len(rec.errors),
-            "modes": len(rec.probe),
-            "seconds": rec.provenance["seconds"],
-            "seconds_per_epoch": rec.provenance["seconds_per_epoch"],
-            "r_factor": rec.r_factor,
-            "phase_contrast_rad": rec.phase_contrast_rad,
-            "object_shape": list(rec.object.shape),
-            "pixel_size_m": rec.pixel_size_m,
-            "output": str(output),
-        },
-        json_output,
-    )
+    summaries = [_summary(*each) for each in zip(datasets, results, outputs, strict=True)]
+    emit(summaries[0] | ({"scans": summaries} if share is not None else {}), json_output)
+
+
+def _summary(dataset: PtychoDataset, rec: Reconstruction, output: Path) -> dict[str, Any]:
+    return {
+        "engine": rec.engine,
+        "device": rec.provenance["device"],
+        "ranks": rec.provenance["ranks"],
+        "frames": len(dataset),
+        "epochs": len(rec.errors),
+        "modes": len(rec.probe),
+        "seconds": rec.provenance["seconds"],
+        "seconds_per_epoch": rec.provenance["seconds_per_epoch"],
+        "r_factor": rec.r_factor,
+        "phase_contrast_rad": rec.phase_contrast_rad,
+        "object_shape": list(rec.object.shape),
+        "pixel_size_m": rec.pixel_size_m,
+        "messages": rec.provenance["messages"],
+        "output": str(output),
+    }

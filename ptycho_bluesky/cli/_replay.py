@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ptycho_bluesky.cli._input import DistanceM, EnergyKev, FocusToSampleM, PixelM, load_input
 from ptycho_bluesky.cli._output import Json, emit, given, say, start_logging
-from ptycho_bluesky.cli._reconstruct import DistanceM, EnergyKev, FocusToSampleM, PixelM, load_input
 from ptycho_bluesky.config import settings
 
 __all__ = ["replay"]

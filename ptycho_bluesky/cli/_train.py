@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from ptycho_bluesky.cli._input import check_writable, probe_of
 from ptycho_bluesky.cli._interrupt import stop_on_interrupt
 from ptycho_bluesky.cli._output import Json, emit, progress, start_logging
-from ptycho_bluesky.cli._reconstruct import check_writable, probe_of
 from ptycho_bluesky.errors import InferenceError
 
 __all__ = ["train_command"]
