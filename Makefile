@@ -1,6 +1,7 @@
 # Everything sets itself up: a virtual environment in .venv with the pins of constraints.txt.
 #   make demo    the whole way on the simulated beamline: pictures and one JSON object
 #   make test    all tests          make lint / types / check    what CI runs before them
+#   make bench   beside the peers, which get an environment of their own: 45 minutes
 #   make model   the shipped network, trained anew from simulated frames
 PYTHON ?= python3
 VENV   ?= .venv
@@ -26,8 +27,8 @@ types: $(STAMP)
 check: lint types test
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/run_engine.py
-	$(BIN)/python benchmarks/reconstruction.py
+	$(BIN)/ptycho-bluesky bench run_engine
+	$(BIN)/ptycho-bluesky bench reconstruction --picture bench-reconstruction.png --json
 
 # The shipped network, bit for bit on the same kind of processor (10 minutes on two cores).
 model: $(STAMP)

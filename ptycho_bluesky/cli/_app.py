@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from ptycho_bluesky import __version__
+from ptycho_bluesky.cli._bench import bench
 from ptycho_bluesky.cli._demo import demo
 from ptycho_bluesky.cli._doctor import doctor
 from ptycho_bluesky.cli._infer import infer_command
 from ptycho_bluesky.cli._jobs import app as jobs
 from ptycho_bluesky.cli._reconstruct import reconstruct_command
 from ptycho_bluesky.cli._replay import replay
+from ptycho_bluesky.cli._report import report_command
 from ptycho_bluesky.cli._train import train_command
 from ptycho_bluesky.errors import PtychoError
 
@@ -29,9 +31,11 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("replay")(replay)
 app.command("reconstruct")(reconstruct_command)
+app.command("report")(report_command)
 app.command("infer")(infer_command)
 app.command("train")(train_command)
 app.command("doctor")(doctor)
+app.command("bench", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(bench)
 app.add_typer(jobs, name="jobs")
 
 

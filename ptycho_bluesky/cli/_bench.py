@@ -1,0 +1,38 @@
+"""``ptycho-bluesky bench``: the measurements beside peers, from a checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptycho_bluesky.errors import PtychoError
+
+__all__ = ["bench"]
+
+
+def _folder() -> Path:
+    """Return where the benchmarks are in a checkout; they are no part of the installed package."""
+    return Path(__file__).parents[2] / "benchmarks"
+
+
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="reconstruction, or run_engine; what follows goes to the benchmark.")],
+) -> None:
+    """Measure this package beside its peers: bench reconstruction --picture bench.png --json.
+
+    bench NAME --help lists the options of a benchmark.
+    """
+    known = {script.stem: script for script in sorted(_folder().glob("*.py"))}
+    if not known:
+        raise PtychoError(
+            "the benchmarks are not installed with the package; get the repository and run "
+            f"'pip install --editable .' and 'ptycho-bluesky bench {name}' there"
+        )
+    if name not in known:
+        raise PtychoError(f"there is no benchmark {name!r}; there are {', '.join(known)}")
+    raise typer.Exit(subprocess.run([sys.executable, str(known[name]), *context.args], check=False).returncode)
