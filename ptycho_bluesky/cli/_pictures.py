@@ -12,8 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ptycho_bluesky.errors import FormatError
+from ptycho_bluesky.reconstruction.judgement import cropped, draw_scale_bar
 
-__all__ = ["Panel", "save_panels", "scale_bar_m"]
+__all__ = ["Panel", "save_panels"]
 
 
 @dataclass(frozen=True)
@@ -29,26 +30,6 @@ class Panel:
     cmap: str = "gray"
 
 
-def scale_bar_m(width_m: float) -> float:
-    """Return a round length (1, 2 or 5 times a power of ten) of about a quarter of `width_m`."""
-    target = width_m / 4
-    power = 10.0 ** np.floor(np.log10(target))
-    return float(power * max(f for f in (1, 2, 5) if f * power <= target * (1 + 1e-9)))
-
-
-def _length(metres: float) -> str:
-    return f"{metres * 1e6:g} µm" if metres >= 0.999e-6 else f"{metres * 1e9:g} nm"
-
-
-def _cropped(image: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """Cut away the border where nothing is known."""
-    known = np.isfinite(image)
-    if not known.any():
-        return image
-    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
-    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-
-
 def save_panels(path: Path, panels: Sequence[Panel], title: str = "") -> Path:
     """Write `panels` beside each other into one PNG file.
 
@@ -61,7 +42,7 @@ def save_panels(path: Path, panels: Sequence[Panel], title: str = "") -> Path:
     FigureCanvasAgg(figure)
     axes = np.atleast_1d(np.asarray(figure.subplots(1, len(panels))))
     for axis, panel in zip(axes, panels, strict=True):
-        image = _cropped(panel.image)
+        image = cropped(panel.image)
         axis.set_title(panel.title, fontsize=11)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -72,15 +53,7 @@ def save_panels(path: Path, panels: Sequence[Panel], title: str = "") -> Path:
         bar = figure.colorbar(shown, ax=axis, shrink=0.8, pad=0.02)
         bar.set_label(panel.unit, fontsize=9)
         bar.ax.tick_params(labelsize=8)
-        height, width = image.shape
-        pixel = panel.pixel_size_m or 1.0
-        length = scale_bar_m(width * pixel)
-        label = _length(length) if panel.pixel_size_m else f"{length:g} px"
-        x, y = 0.05 * width, 0.94 * height
-        axis.plot([x, x + length / pixel], [y, y], color="white", linewidth=5, solid_capstyle="butt")
-        axis.plot([x, x + length / pixel], [y, y], color="black", linewidth=3, solid_capstyle="butt")
-        text = axis.text(x, y - 0.02 * height, label, color="black", fontsize=9, va="bottom")
-        text.set_bbox({"facecolor": "white", "alpha": 0.7, "pad": 1.5, "edgecolor": "none"})
+        draw_scale_bar(axis, image.shape, panel.pixel_size_m)
     if title:
         figure.suptitle(title, fontsize=12)
     try:

@@ -65,6 +65,9 @@ class Reconstruction:
     background: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     """(H, W) counts a frame that are no diffraction, zero frequency in the centre; None where not looked for."""
 
+    uncertainty: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    """(Y, X) one standard deviation of the phase, radians, NaN where not known; None where not estimated."""
+
     @property
     def field_of_view(self) -> npt.NDArray[np.bool_]:
         """(Y, X) True where the sample was illuminated well enough to be judged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from ptycho_bluesky.experiment import Reconstruction, align_phase
 from ptycho_bluesky.optics import fourier_shift
 
 __all__ = ["Aligned", "aligned"]
+
+_Pixel = TypeVar("_Pixel", bound=np.generic)
 
 ComplexArray = npt.NDArray[np.complex64]
 
@@ -42,8 +45,8 @@ def aligned(member: Reconstruction, reference: Reconstruction, max_shift_px: flo
     ReconstructionError
         When pixel sizes differ, or no scanned pixel is common to both.
     """
-    pixel, other = reference.pixel_size_m or 1.0, member.pixel_size_m or 1.0
-    if abs(pixel - other) > 1e-4 * pixel or (reference.pixel_size_m is None) != (member.pixel_size_m is None):
+    pixel, own_pixel = reference.pixel_size_m or 1.0, member.pixel_size_m or 1.0
+    if abs(pixel - own_pixel) > 1e-4 * pixel or (reference.pixel_size_m is None) != (member.pixel_size_m is None):
         raise ReconstructionError(
             f"pixel sizes are {reference.pixel_size_m} and {member.pixel_size_m}; only reconstructions with equal ones "
             "can be compared: reconstruct both with the same frame size and geometry"
@@ -58,22 +61,21 @@ def aligned(member: Reconstruction, reference: Reconstruction, max_shift_px: flo
     # What lies outside the field is noise of any strength: a shift would carry its ringing inside.
     near = _pasted(member.coverage, target.shape, offset, 0) > 0.02
     image = np.where(near, image, image[inside].mean()).astype(np.complex64)
-    phases = (np.where(inside, np.angle(v), np.nan) for v in (image, target))
-    shift = np.asarray(align_phase(*phases, max_shift_px)[2])
-    moved, plane = image, np.zeros(target.shape)
+    phase, wanted = (np.where(inside, np.angle(v), np.nan) for v in (image, target))
+    shift = np.array(align_phase(phase, wanted, max_shift_px)[2])
+    plane = np.zeros(target.shape)
     for _ in range(3):
-        moved = fourier_shift(image, shift)
-        plane, rest = _fit(moved, target, inside)
+        plane, rest = _fit(fourier_shift(image, shift), target, inside)
         shift = np.clip(shift + rest, -max_shift_px, max_shift_px)
     moved = fourier_shift(image, shift) * np.exp(-1j * plane)
-    own, wanted = np.abs(moved[inside]), np.abs(target[inside])
-    scale = float((own * wanted).sum(dtype=np.float64) / (own**2).sum(dtype=np.float64))
+    own, other = np.abs(moved[inside]), np.abs(target[inside])
+    scale = float((own * other).sum(dtype=np.float64) / (own**2).sum(dtype=np.float64))
     return Aligned(np.asarray(moved * scale, np.complex64), inside, shift)
 
 
 def _pasted(
-    image: npt.NDArray[np.generic], shape: tuple[int, ...], offset: npt.NDArray[np.integer], empty: object
-) -> npt.NDArray[np.generic]:
+    image: npt.NDArray[_Pixel], shape: tuple[int, ...], offset: npt.NDArray[np.integer[Any]], empty: complex
+) -> npt.NDArray[_Pixel]:
     """Return an image of `shape` that holds `image` with its first pixel at `offset`, `empty` elsewhere."""
     result = np.full(shape, empty, image.dtype)
     first = np.maximum(offset, 0)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.experiment import Reconstruction, align_phase
 
-__all__ = ["RingCorrelation", "fourier_ring_correlation"]
+__all__ = ["RingCorrelation", "fourier_ring_correlation", "lasting_crossing"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -30,8 +30,7 @@ class RingCorrelation:
 
     resolution: float
     """Half a period, ``1 / (2 frequency)``, where the correlation falls below the half-bit threshold and stays there
-    for
-    a twentieth of the rings (specimens with empty rings make short dips); the pixel size where it never does: the
+    for a twentieth of the rings (specimens with empty rings make short dips); the pixel size where it never does: the
     true value may be smaller."""
 
     resolution_one_seventh: float
@@ -56,16 +55,21 @@ def _square(inside: npt.NDArray[np.bool_]) -> tuple[int, int, int]:
     return best
 
 
-def _resolution(frequency: FloatArray, correlation: FloatArray, threshold: FloatArray, pixel: float) -> float:
-    below = correlation < threshold
+def lasting_crossing(frequency: FloatArray, above: FloatArray) -> float | None:
+    """Return the frequency where `above` falls below 0 and stays for a twentieth of the rings; None if nowhere."""
+    below = above < 0
     length = max(3, len(below) // 20)
     lasting = [k for k in range(1, len(below)) if below[k : k + length].all()]
     if not lasting:
-        return pixel
+        return None
     k = lasting[0]
-    above, under = correlation[k - 1] - threshold[k - 1], threshold[k] - correlation[k]
-    share = above / (above + under) if above > 0 else 0.0
-    return float(1 / (2 * (frequency[k - 1] + share * (frequency[k] - frequency[k - 1]))))
+    share = above[k - 1] / (above[k - 1] - above[k]) if above[k - 1] > 0 else 0.0
+    return float(frequency[k - 1] + share * (frequency[k] - frequency[k - 1]))
+
+
+def _resolution(frequency: FloatArray, above: FloatArray, pixel: float) -> float:
+    crossing = lasting_crossing(frequency, above)
+    return pixel if crossing is None else 1 / (2 * crossing)
 
 
 def fourier_ring_correlation(
@@ -124,8 +128,8 @@ def fourier_ring_correlation(
         frequency=frequency,
         correlation=correlation,
         half_bit=half_bit,
-        resolution=_resolution(frequency, correlation, half_bit, pixel),
-        resolution_one_seventh=_resolution(frequency, correlation, np.full(len(frequency), 1 / 7), pixel),
+        resolution=_resolution(frequency, correlation - half_bit, pixel),
+        resolution_one_seventh=_resolution(frequency, correlation - 1 / 7, pixel),
         box=(row, column, size),
     )
 

@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from ptycho_bluesky.errors import DatasetError
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction, hilbert_order
 from ptycho_bluesky.reconstruction._reconstruct import reconstruct
+from ptycho_bluesky.reconstruction.engines import ENGINES
 from ptycho_bluesky.reconstruction.judgement._frc import RingCorrelation, fourier_ring_correlation
 
-__all__ = ["LEAST_FRAMES", "HalfDataResult", "half_data_frc", "half_data_sets"]
+__all__ = ["HalfDataResult", "half_data_frc", "half_data_sets", "made_with"]
 
 LEAST_FRAMES = 32
 """A half of fewer than 16 frames seldom overlaps enough to be reconstructed."""
@@ -67,6 +68,11 @@ def half_data_sets(dataset: PtychoDataset, seed: int = 0) -> tuple[PtychoDataset
     return dataset.subset(~to_second), dataset.subset(to_second)
 
 
+def made_with(result: Reconstruction) -> tuple[str, dict[str, Any]]:
+    """Return engine and options of a result, to reconstruct other data alike; ``auto`` for one of a foreign engine."""
+    return (result.engine, result.parameters) if result.engine in ENGINES else ("auto", {})
+
+
 def half_data_frc(
     dataset: PtychoDataset,
     engine: str = "auto",
@@ -83,7 +89,7 @@ def half_data_frc(
     allows for that: it is crossed where the *full* set holds half a bit a pixel (SNR 0.414 there, 0.207 in a half:
     van Heel and Schatz, J. Struct. Biol. 151, 250 (2005)). So does 1/7: a correlation of 1/7 between halves is one of
     0.5 between the full set and the truth, ``sqrt(2 C / (1 + C))`` (Rosenthal and Henderson, J. Mol. Biol. 333, 721
-    (2003), eq. 9). No further factor is due. A half has half the overlap as well; where that, and not the dose, limits
+    (2003)). No further factor is due. A half has half the overlap as well; where that, and not the dose, limits
     the halves, the full set is better than stated.
 
     Parameters
@@ -91,7 +97,7 @@ def half_data_frc(
     dataset:
         With at least 32 frames.
     engine, options, device, should_stop:
-        As for :func:`reconstruct`; take those of the result that is judged.
+        As for :func:`reconstruct`; take those of the result that is judged (:func:`made_with`).
     seed:
         Of the division.
     max_seconds:

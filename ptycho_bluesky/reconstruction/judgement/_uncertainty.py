@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ptycho_bluesky.errors import DatasetError, ReconstructionError
 from ptycho_bluesky.experiment import Frames, PtychoDataset, Reconstruction
-from ptycho_bluesky.reconstruction._reconstruct import ENGINES, reconstruct
+from ptycho_bluesky.reconstruction._reconstruct import reconstruct
 from ptycho_bluesky.reconstruction.judgement._alignment import aligned
-from ptycho_bluesky.reconstruction.judgement._halves import half_data_sets
+from ptycho_bluesky.reconstruction.judgement._halves import half_data_sets, made_with
 
 __all__ = ["EnsembleKind", "Uncertainty", "uncertainty"]
 
@@ -105,7 +105,7 @@ def uncertainty(
         raise ReconstructionError(
             f"members is {members}; allowed are 2 to 1000, and even numbers for 'half-data', whose members are pairs"
         )
-    engine, options = (result.engine, result.parameters) if result.engine in ENGINES else ("auto", {})
+    engine, options = made_with(result)
     made: list[Reconstruction] = []
     for drawn, own_seed in _drawn(dataset, members, kind, seed):
         chosen = options if own_seed is None else {**options, "seed": own_seed}

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from ptycho_bluesky.cli._output import emit
-from ptycho_bluesky.cli._pictures import Panel, save_panels, scale_bar_m
+from ptycho_bluesky.cli._pictures import Panel, save_panels
 from ptycho_bluesky.errors import FormatError
+from ptycho_bluesky.reconstruction.judgement import scale_bar_m
 
 
 def test_json_is_one_object_with_plain_values(capsys: pytest.CaptureFixture[str]) -> None:
