@@ -7,6 +7,12 @@ from ptycho_bluesky.reconstruction.engines._auto import AutoEngine, AutoOptions
 from ptycho_bluesky.reconstruction.engines._base import BaseEngine
 from ptycho_bluesky.reconstruction.engines._fast import FastEngine
 from ptycho_bluesky.reconstruction.engines._options import EngineOptions
+from ptycho_bluesky.reconstruction.engines._projections import (
+    DifferenceMapEngine,
+    DifferenceMapOptions,
+    RaarEngine,
+    RaarOptions,
+)
 from ptycho_bluesky.reconstruction.engines._state import Engine, EngineState
 
 __all__ = [
@@ -14,12 +20,18 @@ __all__ = [
     "AutoEngine",
     "AutoOptions",
     "BaseEngine",
+    "DifferenceMapEngine",
+    "DifferenceMapOptions",
     "Engine",
     "EngineOptions",
     "EngineState",
     "FastEngine",
     "FastOptions",
+    "RaarEngine",
+    "RaarOptions",
 ]
 
-ENGINES: dict[str, type[BaseEngine[Any]]] = {engine.name: engine for engine in (AutoEngine, FastEngine)}
+ENGINES: dict[str, type[BaseEngine[Any]]] = {
+    engine.name: engine for engine in (AutoEngine, FastEngine, DifferenceMapEngine, RaarEngine)
+}
 """Engines by name."""
