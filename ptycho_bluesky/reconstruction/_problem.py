@@ -27,7 +27,7 @@ __all__ = ["Problem", "prepare"]
 
 logger = logging.getLogger(__name__)
 
-SHARE_OF_MEMORY = 0.4
+SHARE_OF_MEMORY = 0.1
 """Of the memory that is free, what amplitudes may take before they are streamed."""
 
 
@@ -151,7 +151,7 @@ def prepare(
     margin:
         Object pixels around the outermost patches.
     memory_gb:
-        Most memory for amplitudes, GB of 1e9 bytes; beyond it they are streamed. None: 0.4 of what is free.
+        Most memory for amplitudes, GB of 1e9 bytes; beyond it they are streamed. None: a tenth of what is free.
     slices, slice_distance_m:
         Of a thick object: how many, and the metres between two neighbours.
     near_field:

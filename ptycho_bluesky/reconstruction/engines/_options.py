@@ -46,7 +46,7 @@ class EngineOptions(BaseModel):
     """Positions are rounded to 1/subpixel of a pixel; 1 rounds to whole pixels."""
 
     memory_gb: float | None = Field(default=None, gt=0)
-    """Most memory for amplitudes, GB of 1e9 bytes, beyond which they are streamed; None for 0.4 of what is free."""
+    """Most memory for amplitudes, GB of 1e9 bytes, beyond which they are streamed; None for a tenth of what is free."""
 
     seed: int = Field(default=0, ge=0)
     """Of the order of frames."""
