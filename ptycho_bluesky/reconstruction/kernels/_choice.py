@@ -17,6 +17,9 @@ Backend = Literal["auto", "numba", "torch"]
 def kernels_for(problem: Problem, device: str, backend: Backend = "auto", threads: int | None = None) -> Kernels:
     """Return the kernels for a device; ``"auto"`` takes numba on a CPU and torch elsewhere.
 
+    The numba kernels transform lengths without prime factors above 7, which detectors and crops have; ``"auto"`` takes
+    torch for others.
+
     Raises
     ------
     ReconstructionError
@@ -27,9 +30,17 @@ def kernels_for(problem: Problem, device: str, backend: Backend = "auto", thread
             raise ReconstructionError(
                 f"the numba kernels work on the CPU alone, given was device {device!r}: use kernels 'torch' or 'auto'"
             )
-        from ptycho_bluesky.reconstruction.kernels._numba import CpuKernels  # numba takes a second to import
+        from ptycho_bluesky.reconstruction.kernels._fft import can_transform  # numba takes a second to import
+        from ptycho_bluesky.reconstruction.kernels._numba import CpuKernels
 
-        return CpuKernels(problem, threads or settings().threads)
+        size = problem.amplitudes.size
+        if can_transform(size):
+            return CpuKernels(problem, threads or settings().threads)
+        if backend == "numba":
+            raise ReconstructionError(
+                f"the numba kernels need frames whose side has no prime factor above 7, given were {size} x {size} "
+                "pixels: crop or pad them, or use kernels 'torch' or 'auto', which are slower"
+            )
     from ptycho_bluesky.reconstruction.kernels._batches import BatchKernels  # and torch two
 
     return BatchKernels(problem, device, threads)

@@ -15,6 +15,7 @@ from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.kernels import _passes as passes
+from ptycho_bluesky.reconstruction.kernels._lanes import LANES, aligned
 from ptycho_bluesky.reconstruction.kernels._protocol import Steps, Swept
 
 __all__ = ["CpuKernels"]
@@ -24,7 +25,16 @@ FRAMES_PER_THREAD = 48
 
 _T = TypeVar("_T")
 
-AXES = np.array([1, 2])
+
+@dataclass(frozen=True)
+class _Learnt:
+    """What a thread brings from its part of a block."""
+
+    error: float
+    tile: npt.NDArray[np.float32]
+    weight: npt.NDArray[np.float32]
+    probes: ComplexArray
+    shifts: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,8 +42,15 @@ class _Part:
     """Frames of one thread in the order of their visits, and the rectangle of the object that they see."""
 
     frames: Numbers
-    rows: Numbers
-    tile: tuple[slice, slice]
+    visits: Numbers
+    """(n, 4): row of the block's amplitudes, corner within the rectangle, group."""
+    corner: tuple[int, int]
+    shape: tuple[int, int]
+
+    def tile(self, obj: ComplexArray) -> npt.NDArray[np.float32]:
+        (y, x), (height, width) = self.corner, self.shape
+        tile: npt.NDArray[np.float32] = passes.tile_of(obj[y : y + height, x : x + width])
+        return tile
 
 
 class CpuKernels:
@@ -51,16 +68,14 @@ class CpuKernels:
         largest = max(len(block) for block in problem.amplitudes.blocks)
         self.workers = max(1, min(threads, largest // FRAMES_PER_THREAD))
         self.name = f"numba, {self.workers} thread{'s' * (self.workers > 1)}"
-        size, modes = problem.amplitudes.size, problem.start.probe.shape[1]
-        self._waves = [np.empty((modes, size, size), np.complex64) for _ in range(self.workers)]
-        self._transfer = np.ascontiguousarray(problem.transfer)
+        self._size, modes = problem.amplitudes.size, problem.start.probe.shape[1]
+        self._optics = passes.optics_for(self._size, problem.transfer)
+        self._rooms = [passes.room_for(self._size, modes) for _ in range(self.workers)]
+        self._pool = ThreadPoolExecutor(self.workers)
 
     def _each(self, work: Callable[[int], _T]) -> list[_T]:
         """Call `work` with the number of each thread, in the threads."""
-        if self.workers == 1:
-            return [work(0)]
-        with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(work, range(self.workers)))
+        return [work(0)] if self.workers == 1 else list(self._pool.map(work, range(self.workers)))
 
     def _parts(self, block: Block, groups: ProbeGroups, rng: np.random.Generator | None) -> list[_Part]:
         parts, shape = [], self.problem.grid.shape
@@ -69,9 +84,10 @@ class CpuKernels:
             frames = block.frames[order]
             corners = groups.corners[frames] if len(frames) else np.zeros((1, 2), np.int64)
             first = np.maximum(corners.min(axis=0) - 1, 0)
-            last = np.minimum(corners.max(axis=0) + self.problem.amplitudes.size + 1, shape)
-            tile = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
-            parts.append(_Part(frames, block.rows[order], tile))
+            last = np.minimum(corners.max(axis=0) + self._size + 1, shape)
+            visits = np.column_stack([block.rows[order], groups.corners[frames] - first, groups.of_frame[frames]])
+            (y, x), (height, width) = first.tolist(), (last - first).tolist()
+            parts.append(_Part(frames, visits, (y, x), (height, width)))
         return parts
 
     def sweep(self, model: Model, groups: ProbeGroups, steps: Steps, rng: np.random.Generator) -> Swept:
@@ -79,92 +95,80 @@ class CpuKernels:
         obj, probe, error = model.object[0].copy(), model.probe, 0.0
         shifts = np.zeros((len(self.problem), 2)) if steps.find_shifts else None
         for block in self.problem.amplitudes.load(rng.permutation(len(self.problem.amplitudes.blocks))):
-            spread, parts = groups.spread(probe), self._parts(block, groups, rng)
-            tiles = [obj[part.tile].copy() for part in parts]
-            probes = [spread.copy() for _ in parts]
-            moves = [np.empty((len(part.frames) if steps.find_shifts else 0, 2)) for part in parts]
-
-            def work(t: int, parts=parts, tiles=tiles, probes=probes, moves=moves, amplitude=block.amplitude) -> float:
-                part = parts[t]
-                return float(
-                    passes.sweep(
-                        part.rows,
-                        groups.corners[part.frames] - np.array([side.start for side in part.tile]),
-                        groups.of_frame[part.frames],
-                        amplitude,
-                        tiles[t],
-                        probes[t],
-                        self._waves[t],
-                        AXES,
-                        self._transfer,
-                        np.float32(steps.alpha_object),
-                        np.float32(steps.alpha_probe),
-                        np.float32(steps.object),
-                        np.float32(steps.probe),
-                        moves[t],
-                    )
-                )
-
-            error += sum(self._each(work))
-            visits = np.stack([np.bincount(groups.of_frame[p.frames], minlength=len(spread)) for p in parts])
-            probe = groups.gather(np.stack(probes), visits, probe)
-            self._merge(obj, parts, tiles, groups, (np.abs(probe[0]) ** 2).sum(axis=0))
+            parts = self._parts(block, groups, rng)
+            learnt = self._learn(block, parts, obj, probe, groups, steps)
+            error += sum(one.error for one in learnt)
+            visits = np.stack([np.bincount(part.visits[:, 3], minlength=len(groups.sets)) for part in parts])
+            probe = groups.gather(np.stack([one.probes for one in learnt]), visits, probe)
+            self._merge(obj, parts, learnt)
             if shifts is not None:
-                for part, found in zip(parts, moves, strict=True):
-                    shifts[part.frames] = found
+                for part, one in zip(parts, learnt, strict=True):
+                    shifts[part.frames] = one.shifts
         return Swept(replace(model, object=obj[None], probe=probe), error / self.problem.total, shifts)
 
-    def _merge(
+    def _learn(
         self,
-        obj: ComplexArray,
+        block: Block,
         parts: list[_Part],
-        tiles: list[ComplexArray],
+        obj: ComplexArray,
+        probe: ComplexArray,
         groups: ProbeGroups,
-        intensity: npt.NDArray[np.float32],
-    ) -> None:
+        steps: Steps,
+    ) -> list[_Learnt]:
+        """Visit a block's frames in the threads, each with copies of its own."""
+        pace = passes.Pace(steps.object, steps.probe, steps.alpha_object, steps.alpha_probe)
+        start, light = passes.strips_of(groups.spread(probe)), passes.strips_of(probe[0])
+        floor = 1e-6 * float((np.abs(probe[0]) ** 2).sum(axis=0).max())
+
+        def work(t: int) -> _Learnt:
+            part, probes = parts[t], aligned(start.shape)
+            probes[:] = start
+            tile, weight = part.tile(obj), np.full((part.shape[0], part.shape[1] + LANES), floor, np.float32)
+            shifts = np.zeros((len(part.frames), 2 if steps.find_shifts else 0))
+            error = passes.sweep(part.visits, block.amplitude, tile, probes, self._optics, self._rooms[t], pace, shifts)
+            passes.illuminate(light, part.visits, weight)
+            return _Learnt(float(error), tile, weight, passes.waves_of(probes, self._size), shifts)
+
+        return self._each(work)
+
+    def _merge(self, obj: ComplexArray, parts: list[_Part], learnt: list[_Learnt]) -> None:
         """Write the tiles' average, weighted with their illumination, into the object."""
-        if len(parts) == 1:
-            obj[parts[0].tile] = tiles[0]
-            return
-        first = [min(part.tile[axis].start for part in parts) for axis in (0, 1)]
-        last = [max(part.tile[axis].stop for part in parts) for axis in (0, 1)]
-        here = (slice(first[0], last[0]), slice(first[1], last[1]))
-        before = obj[here]
-        total, merged = np.zeros(before.shape, np.float32), np.zeros_like(before)
-        for part, tile in zip(parts, tiles, strict=True):
-            start = np.array([side.start for side in part.tile])
-            weight = np.full(tile.shape, 1e-6 * float(intensity.max()), np.float32)
-            passes.illuminate(intensity, groups.corners[part.frames] - start, weight)
-            place = tuple(slice(s.start - f, s.stop - f) for s, f in zip(part.tile, first, strict=True))
-            total[place] += weight
-            merged[place] += tile * weight
-        obj[here] = np.where(total > 0, merged / np.maximum(total, np.finfo(np.float32).tiny), before)
+        first = min(part.corner[0] for part in parts)
+        last = max(part.corner[0] + part.shape[0] for part in parts)
+        limits = np.linspace(first, last, self.workers + 1).astype(int).tolist()
+        merged, weights = np.empty_like(obj), np.empty(obj.shape, np.float32)
+
+        def work(t: int) -> None:
+            top, bottom = limits[t : t + 2]
+            merged[top:bottom], weights[top:bottom] = 0, 0
+            for part, one in zip(parts, learnt, strict=True):
+                passes.add_tile(one.tile, one.weight, *part.corner, top, bottom, merged, weights)
+            passes.settle(merged, weights, top, bottom, obj)
+
+        self._each(work)
 
     def r_factor(self, model: Model, groups: ProbeGroups) -> float:
         """Return the R-factor over all frames, with the best global scale."""
-        probes = groups.spread(model.probe)
+        probes = passes.strips_of(groups.spread(model.probe))
+        _, cross, power = self._sums(model, groups, probes, 1.0)
+        return float(self._sums(model, groups, probes, cross / max(power, 1e-30))[0] / self.problem.total)
 
-        def sums(factor: float) -> npt.NDArray[np.float64]:
-            total = np.zeros(3)
-            for block in self.problem.amplitudes.load(range(len(self.problem.amplitudes.blocks))):
-                parts = self._parts(block, groups, None)
+    def _sums(
+        self, model: Model, groups: ProbeGroups, probes: npt.NDArray[np.float32], factor: float
+    ) -> npt.NDArray[np.float64]:
+        """Return the sums of :func:`evaluate` over all frames."""
 
-                def work(t: int, parts=parts, amplitude=block.amplitude) -> tuple[float, float, float]:
-                    return passes.evaluate(
-                        parts[t].rows,
-                        groups.corners[parts[t].frames],
-                        groups.of_frame[parts[t].frames],
-                        amplitude,
-                        model.object[0],
-                        probes,
-                        self._waves[t],
-                        AXES,
-                        self._transfer,
-                        np.float32(factor),
-                    )
+        def of_block(block: Block) -> npt.NDArray[np.float64]:
+            parts = self._parts(block, groups, None)
 
-                total += np.array(self._each(work), dtype=np.float64).sum(axis=0)
-            return total
+            def work(t: int) -> npt.NDArray[np.float64]:
+                tile = parts[t].tile(model.object[0])
+                found: npt.NDArray[np.float64] = passes.evaluate(
+                    parts[t].visits, block.amplitude, tile, probes, self._optics, self._rooms[t], factor
+                )
+                return found
 
-        _, cross, power = sums(1.0)
-        return float(sums(cross / max(power, 1e-30))[0] / self.problem.total)
+            return np.asarray(np.sum(self._each(work), axis=0))
+
+        blocks = self.problem.amplitudes.load(range(len(self.problem.amplitudes.blocks)))
+        return np.asarray(np.sum([of_block(block) for block in blocks], axis=0))

@@ -1,276 +1,487 @@
-"""The kernel set for CPUs: fused passes over one frame, which stays in the second-level cache (numba, pocketfft).
+"""The kernel set for CPUs: fused passes over one frame, which never leaves the second-level cache.
+
+A frame of waves is planar and cut into strips of 16 columns, (strips, M, rows, 2, 16) float32 with `rows` a multiple of
+16 (see :mod:`_fft`); what pads it to whole strips is zero and stays so. The probe is (M, strips, rows, 2, 16), the
+object's tile (Y, 2, X) with one pixel around it and a strip's room to the right. From one axis to the other, strips
+are transposed in registers. In the far field the spectrum is met strip by strip, transposed and in the transform's own
+order, which the amplitudes are brought to on the way in: transform, projection and transform back of a strip happen in
+the first-level cache.
 
 Each function works on one frame and its M probe modes; :func:`sweep` strings them together without coming back to
-Python and without the GIL, so that plain threads scale. The transform is pocketfft by way of rocket-fft (BSD), the
-one place to put a faster one is :func:`to_detector` and :func:`to_sample`.
+Python and without the GIL, so that plain threads scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
-from rocket_fft import c2c
+import numpy.typing as npt
 
-__all__ = ["evaluate", "exit_waves", "illuminate", "project", "shift", "sweep", "to_detector", "to_sample", "update"]
+from ptycho_bluesky.reconstruction.kernels._fft import FASTMATH, Plan, forward, inverse, plan_for
+from ptycho_bluesky.reconstruction.kernels._lanes import (
+    LANES,
+    aligned,
+    highest,
+    larger,
+    load,
+    root,
+    splat,
+    store,
+    total,
+    transpose,
+    transpose_rows,
+    where_bad,
+)
+
+__all__ = [
+    "Optics", "Pace", "Room", "add_tile", "evaluate", "illuminate", "optics_for", "room_for", "settle", "strips_of",
+    "sweep", "tile_of", "waves_of",
+]  # fmt: skip
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 f32: Any = np.float32
-SAFE_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}  # NaN must stay NaN: the divergence guard looks for it
-jit: Callable[[_F], _F] = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=SAFE_FASTMATH)
+jit: Callable[[_F], _F] = numba.njit(
+    nogil=True, error_model="numpy", fastmath=FASTMATH, no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
+cached: Callable[[_F], _F] = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH, cache=True)
+
+
+class Optics(NamedTuple):
+    """What the way from sample to detector needs."""
+
+    plan: Plan
+    order: npt.NDArray[np.int64]
+    """(rows,) frequency at each place of a spectrum."""
+    places: npt.NDArray[np.int64]
+    """(rows,) place of each frequency."""
+    transfer: npt.NDArray[np.float32]
+    """(strips, rows, 2, 16) of the near field, transposed and in the transform's order, divided by the number of
+    pixels; no strips in the far field."""
+    scale: float
+    """That makes one way unitary."""
+
+
+class Room(NamedTuple):
+    """Where one thread works."""
+
+    waves: npt.NDArray[np.float32]
+    """(strips, M, rows, 2, 16)"""
+    strips: npt.NDArray[np.float32]
+    """(2, M, rows, 2, 16)"""
+    measured: npt.NDArray[np.float32]
+    """(rows, 16)"""
+
+
+class Pace(NamedTuple):
+    """Steps and regularisation of an update: see :class:`Steps`."""
+
+    object: float
+    probe: float
+    alpha_object: float
+    alpha_probe: float
+
+
+def _padded(size: int) -> int:
+    return -(-size // LANES) * LANES
+
+
+def optics_for(size: int, transfer: npt.NDArray[np.complex64]) -> Optics:
+    """Return the optics for frames of size x size and a transfer function, empty in the far field."""
+    plan, rows = plan_for(size), _padded(size)
+    order, places = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    order[:size], places[:size] = plan.order, np.argsort(plan.order)
+    if not transfer.size:
+        return Optics(plan, order, places, np.zeros((0, rows, 2, LANES), np.float32), 1 / size)
+    turned = transfer[np.ix_(plan.order, plan.order)].T / np.float32(size**2)
+    return Optics(plan, order, places, strips_of(turned.astype(np.complex64)), 1.0)
+
+
+def room_for(size: int, modes: int) -> Room:
+    """Return the room of one thread."""
+    rows = _padded(size)
+    return Room(
+        aligned((rows // LANES, modes, rows, 2, LANES)),
+        aligned((2, modes, rows, 2, LANES)),
+        aligned((rows, LANES)),
+    )
+
+
+def strips_of(waves: npt.NDArray[np.complex64]) -> npt.NDArray[np.float32]:
+    """Return complex waves (..., H, W) as strips (..., strips, rows, 2, 16)."""
+    *outer, height, width = waves.shape
+    strips = aligned((*outer, _padded(width) // LANES, _padded(height), 2, LANES))
+    for first in range(0, width, LANES):
+        part = waves[..., first : first + LANES]
+        for plane, values in enumerate((part.real, part.imag)):
+            strips[..., first // LANES, :height, plane, : part.shape[-1]] = values
+    return strips
+
+
+def waves_of(strips: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.complex64]:
+    """Return strips as complex waves (..., size, size)."""
+    waves = np.empty((*strips.shape[:-4], size, size), np.complex64)
+    for first in range(0, size, LANES):
+        part = waves[..., first : first + LANES]
+        part.real, part.imag = (strips[..., first // LANES, :size, plane, : part.shape[-1]] for plane in (0, 1))
+    return waves
+
+
+@cached
+def tile_of(obj: Any) -> Any:
+    """Return a part of the object (Y, X), complex, as a tile (Y + 2, 2, X + 2 and more), edges repeated."""
+    height, width = obj.shape
+    tile = np.zeros((height + 2, 2, width + 2 + LANES), np.float32)
+    for i in range(height + 2):
+        line = obj[min(max(i - 1, 0), height - 1)]
+        for j in range(width + 2):
+            value = line[min(max(j - 1, 0), width - 1)]
+            tile[i, 0, j], tile[i, 1, j] = value.real, value.imag
+    return tile
 
 
 @jit
-def exit_waves(obj: Any, probe: Any, y: int, x: int, waves: Any) -> None:
-    """Write ``probe[m] * patch`` of the patch at (y, x) to waves (M, H, W)."""
-    for m in range(probe.shape[0]):
-        for i in range(probe.shape[1]):
-            o, p, w = obj[y + i, x : x + probe.shape[2]], probe[m, i], waves[m, i]
-            for j in range(probe.shape[2]):
-                w[j] = p[j] * o[j]
+def _exit_strip(obj: Any, probe: Any, y: int, x: int, s: int, size: int, strip: Any) -> None:
+    """Write the product of probe (strips, rows, 2, 16) and patch at (y, x) to a strip (rows, 2, 16)."""
+    for i in range(size):
+        o, oi = load(obj, (y + i, 0, x + s * LANES)), load(obj, (y + i, 1, x + s * LANES))
+        p, pi = load(probe, (s, i, 0, 0)), load(probe, (s, i, 1, 0))
+        store(strip, (i, 0, 0), p * o - pi * oi)
+        store(strip, (i, 1, 0), p * oi + pi * o)
 
 
 @jit
-def _multiply(waves: Any, transfer: Any, conjugate: bool) -> None:
-    sign = f32(-1) if conjugate else f32(1)
-    for m in range(waves.shape[0]):
-        for i in range(transfer.shape[0]):
-            for j in range(transfer.shape[1]):
-                t = transfer[i, j]
-                waves[m, i, j] *= complex(t.real, sign * t.imag)
+def _to_waves(strip: Any, waves: Any, m: int, s: int) -> None:
+    """Write strip s of mode m, transposed, to waves (strips, M, rows, 2, 16)."""
+    for b in range(waves.shape[0]):
+        for plane in range(2):
+            transpose(strip, (b * LANES, plane, 0), 2 * LANES, waves, (b, m, s * LANES, plane, 0), 2 * LANES)
 
 
 @jit
-def to_detector(waves: Any, axes: Any, transfer: Any) -> None:
-    """Propagate in place, without the far field's ``1 / n``; an empty transfer (0, 0) means the far field."""
-    c2c(waves, waves, axes, True, f32(1), 1)
-    if transfer.shape[0]:
-        _multiply(waves, transfer, False)
-        c2c(waves, waves, axes, False, f32(1) / f32(transfer.shape[0] * transfer.shape[1]), 1)
+def _from_waves(waves: Any, m: int, s: int, strip: Any) -> None:
+    """Undo :func:`_to_waves`."""
+    for b in range(waves.shape[0]):
+        for plane in range(2):
+            transpose(waves, (b, m, s * LANES, plane, 0), 2 * LANES, strip, (b * LANES, plane, 0), 2 * LANES)
 
 
 @jit
-def to_sample(waves: Any, axes: Any, transfer: Any) -> None:
-    """Propagate back in place; the adjoint of :func:`to_detector`, in the near field its inverse."""
-    if transfer.shape[0]:
-        c2c(waves, waves, axes, True, f32(1), 1)
-        _multiply(waves, transfer, True)
-        c2c(waves, waves, axes, False, f32(1) / f32(transfer.shape[0] * transfer.shape[1]), 1)
-    else:
-        c2c(waves, waves, axes, False, f32(1), 1)
+def _look_up(amplitude: Any, k: int, s: int, optics: Any, measured: Any) -> None:
+    """Write strip s of frame k of amplitude (K, H, W) to measured (rows, 16), padded with bad pixels.
+
+    In the far field it is the transposed frame's strip, in the transform's order.
+    """
+    size, near = amplitude.shape[1], optics.transfer.shape[0] > 0
+    for lane in range(max(0, min(LANES, size - s * LANES)), LANES):
+        for i in range(size):
+            measured[i, lane] = f32(-1)
+    whole = size // LANES * LANES
+    if near:
+        for i in range(size):
+            if (s + 1) * LANES <= size:
+                store(measured, (i, 0), load(amplitude, (k, i, s * LANES)))
+            else:
+                for lane in range(size - s * LANES):
+                    measured[i, lane] = amplitude[k, i, s * LANES + lane]
+        return
+    rows = optics.order[s * LANES : (s + 1) * LANES]
+    for j in range(0, whole, LANES):
+        transpose_rows(amplitude, (k, 0, j), size, rows, measured, optics.places[j : j + LANES])
+    for lane in range(min(LANES, size - s * LANES)):
+        for j in range(whole, size):
+            measured[optics.places[j], lane] = amplitude[k, rows[lane], j]
+    if (s + 1) * LANES > size:  # what the transposes brought
+        for i in range(size):
+            for lane in range(size - s * LANES, LANES):
+                measured[i, lane] = f32(-1)
 
 
 @jit
-def project(waves: Any, amplitude: Any, scale: Any) -> Any:
-    """Replace the modulus over the modes by the measured one, in place; return ``sum | modulus - amplitude |``.
+def _project(strips: Any, measured: Any, size: int, scale: Any) -> Any:
+    """Replace the modulus over the modes of strips (M, rows, 2, 16) by the measured one; return the summed error.
 
     A negative amplitude marks a bad pixel: the model's value stays, and counts for no error. `scale` makes the
     transform unitary; it is applied twice, for the way here and the way back.
     """
-    error: Any = 0.0
-    line = np.empty(amplitude.shape[1], np.float32)  # modes outside, pixels inside: the loops become SIMD
-    for i in range(amplitude.shape[0]):
-        line[:] = f32(0)
-        for m in range(waves.shape[0]):
-            for j in range(line.shape[0]):
-                v = waves[m, i, j]
-                line[j] += v.real * v.real + v.imag * v.imag
-        row = f32(0)
-        for j in range(line.shape[0]):
-            modulus = np.sqrt(line[j]) * scale
-            measured = amplitude[i, j]
-            bad = measured < f32(0)
-            row += f32(0) if bad else abs(modulus - measured)
-            ratio = f32(1) if bad else measured / (modulus + f32(1e-6))
-            line[j] = ratio * scale * scale
-        for m in range(waves.shape[0]):
-            for j in range(line.shape[0]):
-                v = waves[m, i, j]
-                waves[m, i, j] = complex(v.real * line[j], v.imag * line[j])
-        error += row
-    return error
+    none, square, tiny, unit = splat(f32(0)), splat(scale * scale), splat(f32(1e-6)), splat(scale)
+    error = none
+    for i in range(size):
+        power = none
+        for m in range(strips.shape[0]):
+            w, wi = load(strips, (m, i, 0, 0)), load(strips, (m, i, 1, 0))
+            power = power + w * w + wi * wi
+        modulus, a = root(power) * unit, load(measured, (i, 0))
+        missed = modulus - a
+        error = error + where_bad(a, none, larger(missed, none - missed))
+        ratio = where_bad(a, square, square * a / (modulus + tiny))
+        for m in range(strips.shape[0]):
+            store(strips, (m, i, 0, 0), load(strips, (m, i, 0, 0)) * ratio)
+            store(strips, (m, i, 1, 0), load(strips, (m, i, 1, 0)) * ratio)
+    return total(error)
 
 
 @jit
-def update(
-    obj: Any,
-    probe: Any,
-    y: int,
-    x: int,
-    waves: Any,
-    probe_max: Any,
-    alpha_object: Any,
-    alpha_probe: Any,
-    step_object: Any,
-    step_probe: Any,
-) -> Any:
-    """Move object and probe towards the projected waves; return the new ``max sum |probe|**2``.
+def _filter(waves: Any, optics: Any, sign: Any) -> None:
+    """Multiply the spectrum with the transfer function or its conjugate; one axis of waves is transformed already."""
+    turn = splat(sign)
+    for s in range(waves.shape[0]):
+        transfer = optics.transfer[s]
+        for m in range(waves.shape[1]):
+            strip = waves[s, m]
+            forward(strip, optics.plan)
+            for i in range(optics.plan.length):
+                t, ti = load(transfer, (i, 0, 0)), load(transfer, (i, 1, 0)) * turn
+                w, wi = load(strip, (i, 0, 0)), load(strip, (i, 1, 0))
+                store(strip, (i, 0, 0), w * t - wi * ti)
+                store(strip, (i, 1, 0), w * ti + wi * t)
+            inverse(strip, optics.plan)
+
+
+@jit
+def _begin(obj: Any, probe: Any, y: int, x: int, optics: Any, room: Any) -> None:
+    """Write the exit waves to the room's waves, one axis transformed; in the near field, propagated half-way too."""
+    strip = room.strips[0, 0]
+    for m in range(probe.shape[0]):
+        for s in range(probe.shape[1]):
+            _exit_strip(obj, probe[m], y, x, s, optics.plan.length, strip)
+            forward(strip, optics.plan)
+            _to_waves(strip, room.waves, m, s)
+    if optics.transfer.shape[0]:
+        _filter(room.waves, optics, f32(1))
+
+
+@jit
+def _meet(s: int, optics: Any, room: Any) -> Any:
+    """Return strip s of all modes on the detector, (M, rows, 2, 16)."""
+    if optics.transfer.shape[0]:
+        strips = room.strips[0]
+        for m in range(strips.shape[0]):
+            _from_waves(room.waves, m, s, strips[m])
+            inverse(strips[m], optics.plan)
+        return strips
+    strips = room.waves[s]
+    for m in range(strips.shape[0]):
+        forward(strips[m], optics.plan)
+    return strips
+
+
+@jit
+def _part(strips: Any, s: int, optics: Any, room: Any) -> None:
+    """Undo :func:`_meet`."""
+    for m in range(strips.shape[0]):
+        if optics.transfer.shape[0]:
+            forward(strips[m], optics.plan)
+            _to_waves(strips[m], room.waves, m, s)
+        else:
+            inverse(strips[m], optics.plan)
+
+
+@jit
+def _update_strip(
+    obj: Any, probe: Any, y: int, x: int, s: int, size: int, strips: Any, peak: Any, steps: Any,
+) -> Any:  # fmt: skip
+    """Move a strip of object and probe towards the projected waves; return the new ``max sum |probe|**2``.
 
     rPIE: Maiden, Johnson and Li, Optica 4, 736 (2017), eq. 19; with modes: Thibault and Menzel, Nature 494, 68
-    (2013). The exit wave is computed anew, which is cheaper than to keep it; `waves` holds the difference afterwards.
+    (2013). The exit wave is computed anew, which is cheaper than to keep it.
     """
-    width = probe.shape[2]
-    weight, old2, new2 = np.empty(width, np.float32), np.empty(width, np.float32), np.zeros(width, np.float32)
-    power, real, imag = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-    for i in range(probe.shape[1]):
-        o = obj[y + i, x : x + width]  # whole lines, few arrays a loop: else LLVM gives up on SIMD
-        for j in range(width):
-            o2 = o[j].real * o[j].real + o[j].imag * o[j].imag
-            weight[j] = step_probe / max((f32(1) - alpha_probe) * o2 + alpha_probe, o2)
-            old2[j] = power[j] = real[j] = imag[j] = f32(0)
+    step_object, step_probe = splat(f32(steps.object)), splat(f32(steps.probe))
+    rest_object, floor_object = splat(f32(1 - steps.alpha_object)), splat(f32(steps.alpha_object) * peak)
+    rest_probe, floor_probe = splat(f32(1 - steps.alpha_probe)), splat(f32(steps.alpha_probe))
+    none, tiny = splat(f32(0)), splat(f32(1e-30))
+    brightest = none
+    for i in range(size):
+        o, oi = load(obj, (y + i, 0, x + s * LANES)), load(obj, (y + i, 1, x + s * LANES))
+        o2 = o * o + oi * oi
+        weight = step_probe / larger(rest_probe * o2 + floor_probe, o2)
+        before = after = real = imag = none
         for m in range(probe.shape[0]):
-            p, w = probe[m, i], waves[m, i]
-            for j in range(width):
-                w[j] -= p[j] * o[j]
-            for j in range(width):
-                old2[j] += p[j].real * p[j].real + p[j].imag * p[j].imag
-                real[j] += p[j].real * w[j].real + p[j].imag * w[j].imag
-                imag[j] += p[j].real * w[j].imag - p[j].imag * w[j].real
-            for j in range(width):
-                qr = p[j].real + weight[j] * (o[j].real * w[j].real + o[j].imag * w[j].imag)
-                qi = p[j].imag + weight[j] * (o[j].real * w[j].imag - o[j].imag * w[j].real)
-                p[j] = complex(qr, qi)
-                power[j] += qr * qr + qi * qi
-        for j in range(width):
-            p2 = old2[j]
-            s = step_object / max((f32(1) - alpha_object) * p2 + alpha_object * probe_max, p2 + f32(1e-30))
-            o[j] = complex(o[j].real + real[j] * s, o[j].imag + imag[j] * s)
-        for j in range(width):
-            new2[j] = max(new2[j], power[j])
-    return new2.max()
+            p, pi = load(probe, (m, s, i, 0, 0)), load(probe, (m, s, i, 1, 0))
+            w = load(strips, (m, i, 0, 0)) - (p * o - pi * oi)
+            wi = load(strips, (m, i, 1, 0)) - (p * oi + pi * o)
+            before = before + p * p + pi * pi
+            real, imag = real + p * w + pi * wi, imag + p * wi - pi * w
+            q, qi = p + weight * (o * w + oi * wi), pi + weight * (o * wi - oi * w)
+            store(probe, (m, s, i, 0, 0), q)
+            store(probe, (m, s, i, 1, 0), qi)
+            after = after + q * q + qi * qi
+        step = step_object / larger(rest_object * before + floor_object, before + tiny)
+        store(obj, (y + i, 0, x + s * LANES), o + real * step)
+        store(obj, (y + i, 1, x + s * LANES), oi + imag * step)
+        brightest = larger(brightest, after)
+    return highest(brightest)
 
 
 @jit
-def shift(obj: Any, probe: Any, y: int, x: int, waves: Any, found: Any) -> None:
+def _add_shift(obj: Any, probe: Any, y: int, x: int, s: int, size: int, strips: Any, sums: Any) -> None:
+    """Add to sums (5,) what a strip knows of the frame's shift: see :func:`_solve_shift`."""
+    half, none = splat(f32(0.5)), splat(f32(0))
+    yy = xx = yx = by = bx = none
+    column = x + s * LANES
+    for i in range(size):
+        row = y + i
+        o, oi = load(obj, (row, 0, column)), load(obj, (row, 1, column))
+        v = (load(obj, (row + 1, 0, column)) - load(obj, (row - 1, 0, column))) * half
+        vi = (load(obj, (row + 1, 1, column)) - load(obj, (row - 1, 1, column))) * half
+        h = (load(obj, (row, 0, column + 1)) - load(obj, (row, 0, column - 1))) * half
+        hi = (load(obj, (row, 1, column + 1)) - load(obj, (row, 1, column - 1))) * half
+        power = real = imag = none
+        for m in range(probe.shape[0]):
+            p, pi = load(probe, (m, s, i, 0, 0)), load(probe, (m, s, i, 1, 0))
+            w = load(strips, (m, i, 0, 0)) - (p * o - pi * oi)
+            wi = load(strips, (m, i, 1, 0)) - (p * oi + pi * o)
+            power = power + p * p + pi * pi
+            real, imag = real + p * w + pi * wi, imag + p * wi - pi * w
+        yy, xx = yy + power * (v * v + vi * vi), xx + power * (h * h + hi * hi)
+        yx = yx + power * (v * h + vi * hi)
+        by, bx = by + v * real + vi * imag, bx + h * real + hi * imag
+    for number, value in enumerate((yy, xx, yx, by, bx)):
+        sums[number] += total(value)
+
+
+@jit
+def _solve_shift(sums: Any, found: Any) -> None:
     """Write to found (2,) by how many pixels the corner should move to explain the projected waves better.
 
     The least-squares solution of ``wave - P O = s_y P dO/dy + s_x P dO/dx`` (Odstrcil, Menzel and Guizar-Sicairos,
     Optics Express 26, 3108 (2018), eq. 28, both axes together).
     """
-    height, width = probe.shape[1], probe.shape[2]
-    yy, xx, yx, by, bx = f32(0), f32(0), f32(0), f32(0), f32(0)
-    for i in range(height):
-        up, here, down = obj[max(y + i - 1, 0)], obj[y + i], obj[min(y + i + 1, obj.shape[0] - 1)]
-        for j in range(width):
-            left, right = max(x + j - 1, 0), min(x + j + 1, obj.shape[1] - 1)
-            o = here[x + j]
-            gy, gx = (down[x + j] - up[x + j]) * f32(0.5), (here[right] - here[left]) * f32(0.5)
-            power, cross = f32(0), complex(f32(0), f32(0))
-            for m in range(probe.shape[0]):
-                p = probe[m, i, j]
-                power += p.real * p.real + p.imag * p.imag
-                cross += p.conjugate() * (waves[m, i, j] - p * o)
-            yy += power * (gy.real * gy.real + gy.imag * gy.imag)
-            xx += power * (gx.real * gx.real + gx.imag * gx.imag)
-            yx += power * (gy.real * gx.real + gy.imag * gx.imag)
-            by += gy.real * cross.real + gy.imag * cross.imag
-            bx += gx.real * cross.real + gx.imag * cross.imag
-    det = yy * xx - yx * yx
-    safe = det > f32(1e-6) * yy * xx
-    found[0] = (xx * by - yx * bx) / det if safe else 0.0
-    found[1] = (yy * bx - yx * by) / det if safe else 0.0
+    yy, xx, yx, by, bx = sums
+    determinant = yy * xx - yx * yx
+    safe = determinant > 1e-6 * yy * xx
+    found[0] = (xx * by - yx * bx) / determinant if safe else 0.0
+    found[1] = (yy * bx - yx * by) / determinant if safe else 0.0
 
 
 @jit
-def illuminate(intensity: Any, corners: Any, weight: Any) -> None:
-    """Add intensity (H, W) to weight (Y, X) at each of corners (n, 2)."""
-    for k in range(corners.shape[0]):
-        y, x = corners[k, 0], corners[k, 1]
-        for i in range(intensity.shape[0]):
-            for j in range(intensity.shape[1]):
-                weight[y + i, x + j] += intensity[i, j]
+def _return(
+    obj: Any, probe: Any, y: int, x: int, optics: Any, room: Any, peak: Any, steps: Any, shift: Any,
+) -> Any:  # fmt: skip
+    """Bring the projected waves back to the sample and update; return the new peak.
+
+    Where the shift is looked for (shift (2,), else (0,)), the update stays one strip behind: slopes are of the object
+    as it was.
+    """
+    size, count, lag = optics.plan.length, probe.shape[1], 1 if shift.shape[0] else 0
+    brightest, sums = f32(0), np.zeros(5)
+    for s in range(count + lag):
+        if s < count:
+            strips = room.strips[s % (1 + lag)]
+            for m in range(probe.shape[0]):
+                _from_waves(room.waves, m, s, strips[m])
+                inverse(strips[m], optics.plan)
+            if lag:
+                _add_shift(obj, probe, y, x, s, size, strips, sums)
+        if s >= lag:
+            late = room.strips[(s - lag) % (1 + lag)]
+            brightest = max(brightest, _update_strip(obj, probe, y, x, s - lag, size, late, peak, steps))
+    if lag:
+        _solve_shift(sums, shift)
+    return brightest
 
 
 @jit
 def _peak(probe: Any) -> Any:
-    largest = f32(0)
-    for i in range(probe.shape[1]):
-        for j in range(probe.shape[2]):
-            power = f32(0)
+    largest = splat(f32(0))
+    for s in range(probe.shape[1]):
+        for i in range(probe.shape[2]):
+            power = splat(f32(0))
             for m in range(probe.shape[0]):
-                v = probe[m, i, j]
-                power += v.real * v.real + v.imag * v.imag
-            largest = max(largest, power)
-    return largest
+                p, pi = load(probe, (m, s, i, 0, 0)), load(probe, (m, s, i, 1, 0))
+                power = power + p * p + pi * pi
+            largest = larger(largest, power)
+    return highest(largest)
 
 
-@jit
-def sweep(
-    rows: Any,
-    corners: Any,
-    groups: Any,
-    amplitude: Any,
-    obj: Any,
-    probes: Any,
-    waves: Any,
-    axes: Any,
-    transfer: Any,
-    alpha_object: Any,
-    alpha_probe: Any,
-    step_object: Any,
-    step_probe: Any,
-    shifts: Any,
-) -> Any:
-    """Visit frames one after the other; update obj (Y, X) and probes (groups, M, H, W) in place.
+@cached
+def sweep(visits: Any, amplitude: Any, obj: Any, probes: Any, optics: Any, room: Any, steps: Any, shifts: Any) -> Any:
+    """Visit frames one after the other; update obj (a tile) and probes (groups, M, strips, rows, 2, 16) in place.
 
-    Frame k has amplitude ``amplitude[rows[k]]``, corner ``corners[k]`` and probe ``probes[groups[k]]``; shifts (n, 2)
-    takes what :func:`shift` finds, unless it is empty (0, 2). Returns the summed error, as seen by each frame just
-    before it moved anything.
+    Visit k (row, y, x, group) is of ``amplitude[row]``, with its corner at (y, x) of the object and the probe of its
+    group; shifts (n, 2) takes the shifts found, unless it is (n, 0). Returns the summed error, as seen by each frame
+    just before it moved anything.
     """
-    scale = f32(1) if transfer.shape[0] else f32(1) / f32(amplitude.shape[1])
     peaks = np.empty(probes.shape[0], np.float32)
     for c in range(probes.shape[0]):
         peaks[c] = _peak(probes[c])
     error = 0.0
-    for k in range(rows.shape[0]):
-        y, x, c = corners[k, 0], corners[k, 1], groups[k]
-        exit_waves(obj, probes[c], y, x, waves)
-        to_detector(waves, axes, transfer)
-        error += project(waves, amplitude[rows[k]], scale)
-        to_sample(waves, axes, transfer)
-        if shifts.shape[0]:
-            shift(obj, probes[c], y, x, waves, shifts[k])
-        peaks[c] = update(obj, probes[c], y, x, waves, peaks[c], alpha_object, alpha_probe, step_object, step_probe)
+    for k in range(visits.shape[0]):
+        row, y, x, c = visits[k]
+        _begin(obj, probes[c], y + 1, x + 1, optics, room)
+        for s in range(room.waves.shape[0]):
+            _look_up(amplitude, row, s, optics, room.measured)
+            strips = _meet(s, optics, room)
+            error += _project(strips, room.measured, optics.plan.length, f32(optics.scale))
+            _part(strips, s, optics, room)
+        if optics.transfer.shape[0]:
+            _filter(room.waves, optics, f32(-1))
+        peaks[c] = _return(obj, probes[c], y + 1, x + 1, optics, room, peaks[c], steps, shifts[k])
     return error
 
 
-@jit
-def evaluate(
-    rows: Any,
-    corners: Any,
-    groups: Any,
-    amplitude: Any,
-    obj: Any,
-    probes: Any,
-    waves: Any,
-    axes: Any,
-    transfer: Any,
-    factor: Any,
-) -> tuple[float, float, float]:
-    """Return ``sum |factor m - a|``, ``sum m a`` and ``sum m m`` over the good pixels of the frames of `rows`."""
-    scale = f32(1) if transfer.shape[0] else f32(1) / f32(amplitude.shape[1])
-    absolute, cross, power = 0.0, 0.0, 0.0
-    for k in range(rows.shape[0]):
-        exit_waves(obj, probes[groups[k]], corners[k, 0], corners[k, 1], waves)
-        to_detector(waves, axes, transfer)
-        for i in range(amplitude.shape[1]):
-            row_absolute, row_cross, row_power = f32(0), f32(0), f32(0)
-            for j in range(amplitude.shape[2]):
-                measured = amplitude[rows[k], i, j]
-                if measured < f32(0):
-                    continue
-                modulus = f32(0)
-                for m in range(waves.shape[0]):
-                    v = waves[m, i, j]
-                    modulus += v.real * v.real + v.imag * v.imag
-                modulus = np.sqrt(modulus) * scale
-                row_absolute += abs(factor * modulus - measured)
-                row_cross += modulus * measured
-                row_power += modulus * modulus
-            absolute += row_absolute
-            cross += row_cross
-            power += row_power
-    return absolute, cross, power
+@cached
+def evaluate(visits: Any, amplitude: Any, obj: Any, probes: Any, optics: Any, room: Any, factor: Any) -> Any:
+    """Return ``sum |factor m - a|``, ``sum m a`` and ``sum m m`` over good pixels; the rest as in :func:`sweep`."""
+    none, scale, stretch = splat(f32(0)), splat(f32(optics.scale)), splat(f32(factor))
+    sums = np.zeros(3)
+    for k in range(visits.shape[0]):
+        row, y, x, c = visits[k]
+        _begin(obj, probes[c], y + 1, x + 1, optics, room)
+        for s in range(room.waves.shape[0]):
+            _look_up(amplitude, row, s, optics, room.measured)
+            strips = _meet(s, optics, room)
+            absolute = cross = square = none
+            for i in range(optics.plan.length):
+                power, a = none, load(room.measured, (i, 0))
+                for m in range(strips.shape[0]):
+                    w, wi = load(strips, (m, i, 0, 0)), load(strips, (m, i, 1, 0))
+                    power = power + w * w + wi * wi
+                modulus = where_bad(a, none, root(power) * scale)
+                a = larger(a, none)
+                missed = stretch * modulus - a
+                absolute = absolute + larger(missed, none - missed)
+                cross, square = cross + modulus * a, square + modulus * modulus
+            for number, value in enumerate((absolute, cross, square)):
+                sums[number] += total(value)
+    return sums
+
+
+@cached
+def illuminate(probes: Any, visits: Any, weight: Any) -> None:
+    """Add the intensity of probes (M, strips, rows, 2, 16) to weight (Y, X + 16) at the corner of each visit."""
+    size = min(probes.shape[2], weight.shape[0])
+    intensity = np.zeros((probes.shape[1], size, LANES), np.float32)
+    for m in range(probes.shape[0]):
+        for s in range(probes.shape[1]):
+            for i in range(size):
+                p, pi = load(probes, (m, s, i, 0, 0)), load(probes, (m, s, i, 1, 0))
+                store(intensity, (s, i, 0), load(intensity, (s, i, 0)) + p * p + pi * pi)
+    for k in range(visits.shape[0]):
+        _, y, x, _ = visits[k]
+        for s in range(intensity.shape[0]):
+            for i in range(min(size, weight.shape[0] - y)):
+                place = (y + i, x + s * LANES)
+                store(weight, place, load(weight, place) + load(intensity, (s, i, 0)))
+
+
+@cached
+def add_tile(tile: Any, weight: Any, y: int, x: int, first: int, last: int, merged: Any, weights: Any) -> None:
+    """Add rows `first` to `last` of the object that a tile with its corner at (y, x) holds to merged, times weight."""
+    for i in range(max(first, y), min(last, y + tile.shape[0] - 2)):
+        for j in range(tile.shape[2] - 2 - LANES):
+            w = weight[i - y, j]
+            weights[i, x + j] += w
+            merged[i, x + j] += complex(w * tile[i - y + 1, 0, j + 1], w * tile[i - y + 1, 1, j + 1])
+
+
+@cached
+def settle(merged: Any, weights: Any, first: int, last: int, obj: Any) -> None:
+    """Write rows `first` to `last` of the weighted mean to obj (Y, X) wherever something was added."""
+    for i in range(first, last):
+        for j in range(obj.shape[1]):
+            if weights[i, j] > 0:
+                obj[i, j] = merged[i, j] / weights[i, j]
