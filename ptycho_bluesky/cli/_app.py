@@ -9,6 +9,7 @@ import typer
 
 from ptycho_bluesky import __version__
 from ptycho_bluesky.cli._bench import bench
+from ptycho_bluesky.cli._convert import convert
 from ptycho_bluesky.cli._demo import demo
 from ptycho_bluesky.cli._doctor import doctor
 from ptycho_bluesky.cli._infer import infer_command
@@ -34,6 +35,7 @@ app.command("reconstruct")(reconstruct_command)
 app.command("report")(report_command)
 app.command("infer")(infer_command)
 app.command("train")(train_command)
+app.command("convert")(convert)
 app.command("doctor")(doctor)
 app.command("bench", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(bench)
 app.add_typer(jobs, name="jobs")

@@ -94,6 +94,8 @@ def _first(path: Path, file: h5py.File, keys: tuple[str, ...], what: str) -> str
         link = file.get(key, getlink=True)
         if isinstance(link, h5py.ExternalLink):
             broken.append(f"; {key} is a link to {link.filename}, which is not there: copy that file as well")
+    if keys is TRANSLATION and not broken:
+        broken.append("; add one (ptychodus keeps positions in its product, a file beside)")
     raise FormatError(
         f"{path} is a CXI file without {what}: none of {', '.join(keys)} can be read{''.join(broken) or '; add one'}"
     )

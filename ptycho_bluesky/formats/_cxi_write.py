@@ -63,7 +63,8 @@ def geometry_kept(dataset: PtychoDataset, *more: str) -> dict[str, Any]:
         kept["focus_to_sample_m"] = geometry.focus_to_sample_m
         kept["beam_center_px"] = geometry.beam_center_px
     pixel = dataset.pixel_size_m
-    if pixel is not None and (geometry is None or not np.isclose(pixel, geometry.pixel_size_m(dataset.frame_shape[0]))):
+    computed = None if geometry is None else geometry.pixel_size_m(dataset.frame_shape[0])
+    if pixel is not None and (computed is None or abs(pixel / computed - 1) > 1e-12):
         kept["pixel_size_m"] = pixel
     return {key: value for key, value in kept.items() if value is not None}
 
@@ -110,15 +111,17 @@ def _geometry(file: h5py.File, geometry: Geometry, nexus: bool) -> None:
     file[DETECTOR + "distance"] = geometry.distance_m
     file[DETECTOR + "x_pixel_size"] = file[DETECTOR + "y_pixel_size"] = pixel
     file[DETECTOR + "basis_vectors"] = np.array([[0.0, -pixel], [-pixel, 0.0], [0.0, 0.0]])
+    # In NXcxi_ptycho the source's energy is the storage ring's, not known here; the wavelength leaves no doubt.
+    file[SOURCE + "wavelength"] = HC_KEV_M / geometry.energy_kev
     if not nexus:
         file[SOURCE + "energy"] = geometry.energy_kev * JOULE_PER_KEV
-        file[SOURCE + "wavelength"] = HC_KEV_M / geometry.energy_kev
         return
     for key in ("energy", "incident_beam_energy"):
         file[BEAM + key] = geometry.energy_kev
         file[BEAM + key].attrs["units"] = "keV"
     file[BEAM + "incident_wavelength"] = HC_KEV_M / geometry.energy_kev
-    for key in (BEAM + "incident_wavelength", *(DETECTOR + k for k in ("distance", "x_pixel_size", "y_pixel_size"))):
+    lengths = (SOURCE + "wavelength", BEAM + "incident_wavelength")
+    for key in (*lengths, *(DETECTOR + name for name in ("distance", "x_pixel_size", "y_pixel_size"))):
         file[key].attrs["units"] = "m"
 
 
