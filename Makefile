@@ -1,7 +1,7 @@
 # Everything sets itself up: a virtual environment in .venv with the pins of constraints.txt.
 #   make demo    the whole way on the simulated beamline: pictures and one JSON object
 #   make test    all tests          make lint / types / check    what CI runs before them
-#   make bench   beside the peers, which get an environment of their own: 45 minutes
+#   make bench   beside the peers, which get an environment of their own: one hour
 #   make model   the shipped network, trained anew from simulated frames
 PYTHON ?= python3
 VENV   ?= .venv

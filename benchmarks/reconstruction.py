@@ -3,7 +3,7 @@
 ``python benchmarks/reconstruction.py --json`` prints one JSON object, and a table for people on standard error. The
 data are a simulated star and, where ``PTYCHO_BLUESKY_DATA`` names its folder, a measured one of the same size. Every
 reconstruction has a process, the cores and the time for itself, starts from the same probe, a flat object and the same
-positions, and is judged by the same code outside of the timed part. With 60 s, a dataset takes about 20 minutes.
+positions, and is judged by the same code outside of the timed part. With 60 s, a dataset takes half an hour.
 """
 
 from __future__ import annotations

@@ -43,7 +43,10 @@ def model_amplitudes(snapshot: Snapshot, chosen: slice) -> npt.NDArray[np.float3
     rest, f = corners - whole, np.fft.fftfreq(size)
     if np.abs(rest).max() > 1e-3:
         ramp = np.exp(-2j * np.pi * (f[None, :, None] * rest[:, :1, None] + f[None, None] * rest[:, 1:, None]))
-        probe = scipy.fft.ifft2(scipy.fft.fft2(probe) * ramp[:, None].astype(np.complex64))
+        moved = int(snapshot.get("shifted_modes", probe.shape[1]))
+        shifted = scipy.fft.ifft2(scipy.fft.fft2(probe[:, :moved]) * ramp[:, None].astype(np.complex64))
+        still = np.broadcast_to(probe[:, moved:], (len(rest), *probe[:, moved:].shape[1:]))
+        probe = np.concatenate([shifted, still], axis=1)
     patches = np.stack([obj[y : y + size, x : x + size] for y, x in whole])
     intensity = (np.abs(scipy.fft.fft2(probe * patches[:, None], norm="ortho")) ** 2).sum(axis=1)
     intensity = np.fft.fftshift(intensity, axes=(1, 2)) + snapshot.get("background", 0)

@@ -101,7 +101,8 @@ def run(problem: Problem, settings: dict[str, Any], record: Record) -> dict[str,
     def snapshot() -> Snapshot:
         y, x = data("probe_positions").T
         kept = {"object": data("object"), "probe": data("probe")[0], "corners": np.stack([y, x], axis=1) + origin}
-        if settings.get("opr") or settings["options"].get("opr_mode_weight_options.optimizable"):
+        kept["shifted_modes"] = np.array(1)  # pty-chi moves the first mode alone by the fraction of a pixel
+        if settings.get("opr"):
             kept |= {"opr": data("probe")[1:, 0], "opr_weights": data("opr_mode_weights")}
         return kept
 

@@ -95,6 +95,9 @@ def test_a_contestant_is_judged_by_its_own_model(side_by_side: None, what: str) 
     assert r_factor(snapshot | more | {"corners": snapshot["corners"] + 0.3}, amplitude) > 0.05
     if more:
         assert r_factor(snapshot, amplitude) > 0.05
+    first_alone = {"shifted_modes": np.array(1)}
+    if what != "mixing":
+        assert r_factor(snapshot | more | first_alone, amplitude) > 0.01
 
 
 def test_the_grid_of_a_contestant_does_not_matter(side_by_side: None) -> None:
