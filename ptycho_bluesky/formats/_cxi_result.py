@@ -89,7 +89,7 @@ def write_cxi_result(path: Path, rec: Reconstruction) -> None:
 def read_cxi_result(path: Path, file: h5py.File) -> Reconstruction:
     """Read ``image_1`` and ``image_2`` of ``entry_1``."""
     probe, obj = (_image(path, file, key) for key in IMAGES)
-    key = next((key for key in TRANSLATION if key in file), None)
+    key = next((key for key in TRANSLATION if isinstance(file.get(key), h5py.Dataset)), None)
     if key is None:
         raise FormatError(f"{path} is a CXI result without translations; none of {', '.join(TRANSLATION)} is there")
     translation = si(path, file, key)

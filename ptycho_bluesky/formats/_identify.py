@@ -75,7 +75,10 @@ def identify(path: Path, what: str = "a measurement or a reconstruction") -> Fil
         return FileKind("fold_slice", result=True)
     if head.startswith((b"\x89HDF\r\n\x1a\n", b"MATLAB 7.3")) or h5py.is_hdf5(path):
         with open_hdf5(path) as hdf5:
-            return _hdf5(path, hdf5)
+            try:
+                return _hdf5(path, hdf5)
+            except (KeyError, OSError, RuntimeError) as error:
+                raise FormatError(f"{path} is damaged: {error}; copy it again") from None
     raise FormatError(f"{path} is of no known format: it begins with {head[:8]!r}; {_known()}")
 
 

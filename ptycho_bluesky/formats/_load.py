@@ -177,7 +177,7 @@ def _read(path: Path) -> Measured:
     with open_hdf5(path) as file:
         try:
             return reader(path, file)
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise FormatError(
                 f"{path} is a damaged {name} file: {error}; copy it again, or have it written again"
             ) from None

@@ -37,8 +37,8 @@ def read_ptyr(path: Path, file: h5py.File) -> Reconstruction:
     content, kept = file["content"], kept_hdf5(file)
     name = _first(path, content, "obj")
     obj = content["obj"][name]
-    probes = content.get("probe", {})
-    probe = content["probe"][name if name in probes else _first(path, content, "probe")]
+    probe_name = name if f"probe/{name}" in content else _first(path, content, "probe")
+    probe = content["probe"][probe_name]
     pixel = pair(path, obj, "_psize")
     if pixel is None or not pixel[0] > 0 or abs(pixel[1] / pixel[0] - 1) > 1e-3:
         raise FormatError(f"{path}: _psize of object {name} is {pixel}; allowed are two equal numbers above 0, metres")

@@ -39,6 +39,11 @@ READERS: dict[str, Callable[[Path, h5py.File], Reconstruction]] = {
     "ptyr": read_ptyr,
     "product": read_product,
 }
+DAMAGED: tuple[type[Exception], ...] = (
+    *(AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What the readers of HDF5, NumPy and ZIP raise on bytes that make no sense."""
 
 
 def write_reconstruction(path: str | Path, reconstruction: Reconstruction, format: ResultFormat | None = None) -> None:
@@ -98,16 +103,7 @@ def read_reconstruction(path: str | Path) -> Reconstruction:
             return read_product_npz(path)
         with open_hdf5(path) as file:
             return READERS[kind.layout](path, file)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        AttributeError,
-        KeyError,
-        OSError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except DAMAGED as error:
         raise FormatError(f"{path} is damaged ({_words(error)}); reconstruct again, or copy the file again") from None
 
 
