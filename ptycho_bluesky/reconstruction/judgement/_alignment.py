@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import scipy.ndimage
 
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.experiment import Reconstruction, align_phase
@@ -52,25 +53,41 @@ def aligned(member: Reconstruction, reference: Reconstruction, max_shift_px: flo
             "can be compared: reconstruct both with the same frame size and geometry"
         )
     offset = np.rint((np.asarray(member.origin) - np.asarray(reference.origin)) / pixel).astype(int)
-    target, field = reference.object[0], reference.field_of_view
-    image = _pasted(member.object[0], target.shape, offset, member.object[0][member.field_of_view].mean())
+    target = reference.object[0]
     seen = _pasted(member.field_of_view, target.shape, offset, False)
-    inside = field & seen
+    inside = reference.field_of_view & seen
     if not inside.any():
         raise ReconstructionError("two reconstructions have no scanned pixel in common; compare the same field")
-    # What lies outside the field is noise of any strength: a shift would carry its ringing inside.
-    near = _pasted(member.coverage, target.shape, offset, 0) > 0.02
-    image = np.where(near, image, image[inside].mean()).astype(np.complex64)
+    image = _pasted(member.object[0], target.shape, offset, 0)
     phase, wanted = (np.where(inside, np.angle(v), np.nan) for v in (image, target))
     shift = np.array(align_phase(phase, wanted, max_shift_px)[2])
-    plane = np.zeros(target.shape)
-    for _ in range(3):
-        plane, rest = _fit(fourier_shift(image, shift), target, inside)
+    # Outside the field stand noise of any strength and, with a ramp, an edge: a shift would carry their ringing inside.
+    image = image * np.exp(-1j * _slope(np.where(seen, image, 0)))
+    image = np.where(seen, image, image[seen].mean()).astype(np.complex64)
+    for _ in range(4):
+        moved, inside = fourier_shift(image, shift), reference.field_of_view & _still_seen(seen, shift)
+        if not inside.any():
+            raise ReconstructionError(f"no scanned pixel is in common after a shift of {shift} pixels; scan more")
+        plane, rest = _fit(moved, target, inside)
         shift = np.clip(shift + rest, -max_shift_px, max_shift_px)
-    moved = fourier_shift(image, shift) * np.exp(-1j * plane)
+    moved = moved * np.exp(-1j * plane)
     own, other = np.abs(moved[inside]), np.abs(target[inside])
     scale = float((own * other).sum(dtype=np.float64) / (own**2).sum(dtype=np.float64))
     return Aligned(np.asarray(moved * scale, np.complex64), inside, shift)
+
+
+def _still_seen(seen: npt.NDArray[np.bool_], shift: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return where a field that was moved still shows what was seen, away from its rim by what the move blurs."""
+    moved = scipy.ndimage.shift(seen.astype(np.float32), shift, order=1, cval=0.0) > 0.999
+    blurred = bool((np.abs(shift) > 0.05).any())
+    return np.asarray(scipy.ndimage.binary_erosion(moved, iterations=2) if blurred else moved)
+
+
+def _slope(wave: npt.NDArray[np.complexfloating[Any, Any]]) -> npt.NDArray[np.float64]:
+    """Return the plane (Y, X), radians, 0 in the middle, of the mean slope of a wave's phase; 0 where not seen."""
+    y, x = np.meshgrid(*(np.arange(n) - n / 2 for n in wave.shape), indexing="ij")
+    plane = np.angle((wave[1:] * wave[:-1].conj()).sum()) * y
+    return np.asarray(plane + np.angle((wave[:, 1:] * wave[:, :-1].conj()).sum()) * x)
 
 
 def _pasted(
@@ -91,13 +108,12 @@ def _fit(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the phase plane (Y, X) by which `image` differs from `target`, and the shift (2,) that is left."""
     product = np.where(inside, image * target.conj(), 0)
-    y, x = np.meshgrid(*(np.arange(n) - n / 2 for n in target.shape), indexing="ij")
-    plane = np.angle((product[1:] * product[:-1].conj()).sum()) * y
-    plane = plane + np.angle((product[:, 1:] * product[:, :-1].conj()).sum()) * x
+    plane = _slope(product)
     plane += np.angle((product * np.exp(-1j * plane)).sum())
+    y, x = np.meshgrid(*(np.linspace(-0.5, 0.5, n) for n in target.shape), indexing="ij")
     power = np.maximum(np.abs(target) ** 2, 1e-6)
     slopes = [(target.conj() * np.gradient(target, axis=axis)).imag / power for axis in (0, 1)]
-    terms = [np.ones(target.shape), y / len(y), x / len(y), *slopes]
+    terms = [np.ones(target.shape), y, x, *slopes]
     design = np.stack([term[inside] for term in terms], axis=1).astype(np.float64)
     rest = np.angle(product[inside] * np.exp(-1j * plane[inside]))
     fit = np.linalg.lstsq(design, rest, rcond=None)[0]

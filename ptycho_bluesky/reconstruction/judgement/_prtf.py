@@ -29,13 +29,13 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TransferFunction:
-    """Share of the measured amplitude, ring by ring, on whose phase independent reconstructions agree."""
+    """How well independent reconstructions agree on the phases of the measured amplitudes, ring by ring."""
 
     frequency: FloatArray
     """(rings,) spatial frequency, cycles per metre (per object pixel where no pixel size is known)."""
 
     transfer: FloatArray
-    """(rings,) 1 where all agree and explain the counts, 0 where phases are random."""
+    """(rings,) from 1 where all agree to 0 where phases are random, or where there is no count."""
 
     cutoff: float | None
     """Frequency from which on it stays below 1/e; None where it does so nowhere on the detector."""
@@ -49,14 +49,16 @@ class TransferFunction:
 def phase_retrieval_transfer(
     result: Reconstruction, dataset: PtychoDataset, members: Sequence[Reconstruction], frames: int = 64
 ) -> TransferFunction:
-    """Return the modulus of the averaged waves on the detector over the measured amplitude, ring by ring.
+    """Return the share of the measured amplitude on whose phase independent reconstructions agree, ring by ring.
 
     Chapman et al., J. Opt. Soc. Am. A 23, 1179 (2006): the complex amplitudes of several reconstructions are averaged;
     where their phases agree the average keeps the measured modulus, where they do not it vanishes. In ptychography
-    the amplitudes are those of the exit waves ``P * O_patch``, whose phases hold what object and probe share; each
-    member is freed of the common shift, and of its free phases and mixture of modes (the unitary matrix that brings its
-    modes nearest to those of `result`: Schönemann, Psychometrika 31, 1 (1966)). Moduli and counts are added up as
-    squares over the pixels of a ring, all modes and frames, so that pixels without a photon do no harm.
+    the amplitudes are those of the exit waves ``P * O_patch``, whose phases hold what object and probe share, brought
+    to the measured modulus. Before, each member is freed of the common shift, and of its free phases and mixture of
+    modes (the unitary matrix that brings its modes nearest to those of `result`: Schönemann, Psychometrika 31, 1
+    (1966)). ``transfer**2`` is the mean of ``Re(psi_m * conj(psi_n))`` over all pairs of *different* members, summed
+    over the pixels of a ring, all modes and frames, over the counts there: the squared modulus of the average without
+    the part that random phases leave in it, so that a few members suffice.
 
     Members that differ by their data (half data sets, bootstraps) tell what noise leaves of the phases; members that
     differ by their seed alone tell how reproducible the engine is, and in ptychography stay near 1 far into the noise.
@@ -86,19 +88,21 @@ def phase_retrieval_transfer(
     turns = _turns(result, dataset, members, shifts, chosen)
     good = np.ones(dataset.frame_shape, bool) if dataset.mask is None else ~dataset.mask
     still = result.background  # counts that are no diffraction have no phase
-    agreed, measured = np.zeros(dataset.frame_shape), np.zeros(dataset.frame_shape)
+    agreed, measured, count = np.zeros(dataset.frame_shape), np.zeros(dataset.frame_shape), len(members)
     for k in chosen:
         frame = np.asarray(dataset.frames[slice(int(k), int(k) + 1)])[0].astype(np.float64)
         if not (np.isfinite(frame[good]).all() and (frame[good] >= 0).all()):
             continue
-        waves = [
-            np.einsum("mn,nhw->mhw", turn, _waves(member, dataset, result, k, shift))
-            for member, shift, turn in zip(members, shifts, turns, strict=True)
-        ]
-        agreed += scipy.fft.fftshift((np.abs(np.mean(waves, axis=0)) ** 2).sum(axis=0))
-        measured += np.where(good, frame if still is None else frame - still, 0)
+        counts = np.where(good, np.maximum(frame if still is None else frame - still, 0), 0)
+        modulus, total = scipy.fft.ifftshift(np.sqrt(counts)), np.zeros(result.probe.shape, np.complex128)
+        for member, shift, turn in zip(members, shifts, turns, strict=True):
+            waves = np.einsum("mn,nhw->mhw", turn, _waves(member, dataset, result, k, shift))
+            total += waves * (modulus / np.maximum(np.sqrt((np.abs(waves) ** 2).sum(axis=0)), 1e-12))
+        both = scipy.fft.fftshift((np.abs(total) ** 2).sum(axis=0))
+        agreed += (both - count * counts) / (count * (count - 1))
+        measured += counts
     power = radial_sums(measured, good)
-    transfer = np.sqrt(radial_sums(agreed, good) / np.maximum(power, 1e-6 * power.max()))
+    transfer = np.sqrt(np.maximum(radial_sums(agreed, good), 0) / np.maximum(power, 1))
     frequency = ring_frequencies(result)
     return TransferFunction(frequency, transfer, lasting_crossing(frequency, transfer - np.exp(-1)))
 
