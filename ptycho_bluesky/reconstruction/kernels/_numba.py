@@ -15,6 +15,7 @@ from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.kernels import _passes as passes
+from ptycho_bluesky.reconstruction.kernels import _strips as layout
 from ptycho_bluesky.reconstruction.kernels._lanes import LANES, aligned
 from ptycho_bluesky.reconstruction.kernels._protocol import Steps, Swept
 
@@ -49,7 +50,7 @@ class _Part:
 
     def tile(self, obj: ComplexArray) -> npt.NDArray[np.float32]:
         (y, x), (height, width) = self.corner, self.shape
-        tile: npt.NDArray[np.float32] = passes.tile_of(obj[y : y + height, x : x + width])
+        tile: npt.NDArray[np.float32] = layout.tile_of(obj[y : y + height, x : x + width])
         return tile
 
 
@@ -69,8 +70,8 @@ class CpuKernels:
         self.workers = max(1, min(threads, largest // FRAMES_PER_THREAD))
         self.name = f"numba, {self.workers} thread{'s' * (self.workers > 1)}"
         self._size, modes = problem.amplitudes.size, problem.start.probe.shape[1]
-        self._optics = passes.optics_for(self._size, problem.transfer)
-        self._rooms = [passes.room_for(self._size, modes) for _ in range(self.workers)]
+        self._optics = layout.optics_for(self._size, problem.transfer)
+        self._rooms = [layout.room_for(self._size, modes) for _ in range(self.workers)]
         self._pool = ThreadPoolExecutor(self.workers)
 
     def _each(self, work: Callable[[int], _T]) -> list[_T]:
@@ -117,7 +118,7 @@ class CpuKernels:
     ) -> list[_Learnt]:
         """Visit a block's frames in the threads, each with copies of its own."""
         pace = passes.Pace(steps.object, steps.probe, steps.alpha_object, steps.alpha_probe)
-        start, light = passes.strips_of(groups.spread(probe)), passes.strips_of(probe[0])
+        start, light = layout.strips_of(groups.spread(probe)), layout.strips_of(probe[0])
         floor = 1e-6 * float((np.abs(probe[0]) ** 2).sum(axis=0).max())
 
         def work(t: int) -> _Learnt:
@@ -126,8 +127,8 @@ class CpuKernels:
             tile, weight = part.tile(obj), np.full((part.shape[0], part.shape[1] + LANES), floor, np.float32)
             shifts = np.zeros((len(part.frames), 2 if steps.find_shifts else 0))
             error = passes.sweep(part.visits, block.amplitude, tile, probes, self._optics, self._rooms[t], pace, shifts)
-            passes.illuminate(light, part.visits, weight)
-            return _Learnt(float(error), tile, weight, passes.waves_of(probes, self._size), shifts)
+            layout.illuminate(light, part.visits, weight)
+            return _Learnt(float(error), tile, weight, layout.waves_of(probes, self._size), shifts)
 
         return self._each(work)
 
@@ -142,14 +143,14 @@ class CpuKernels:
             top, bottom = limits[t : t + 2]
             merged[top:bottom], weights[top:bottom] = 0, 0
             for part, one in zip(parts, learnt, strict=True):
-                passes.add_tile(one.tile, one.weight, *part.corner, top, bottom, merged, weights)
-            passes.settle(merged, weights, top, bottom, obj)
+                layout.add_tile(one.tile, one.weight, *part.corner, top, bottom, merged, weights)
+            layout.settle(merged, weights, top, bottom, obj)
 
         self._each(work)
 
     def r_factor(self, model: Model, groups: ProbeGroups) -> float:
         """Return the R-factor over all frames, with the best global scale."""
-        probes = passes.strips_of(groups.spread(model.probe))
+        probes = layout.strips_of(groups.spread(model.probe))
         _, cross, power = self._sums(model, groups, probes, 1.0)
         return float(self._sums(model, groups, probes, cross / max(power, 1e-30))[0] / self.problem.total)
 

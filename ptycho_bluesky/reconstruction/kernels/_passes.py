@@ -1,11 +1,8 @@
 """The kernel set for CPUs: fused passes over one frame, which never leaves the second-level cache.
 
-A frame of waves is planar and cut into strips of 16 columns, (strips, M, rows, 2, 16) float32 with `rows` a multiple of
-16 (see :mod:`_fft`); what pads it to whole strips is zero and stays so. The probe is (M, strips, rows, 2, 16), the
-object's tile (Y, 2, X) with one pixel around it and a strip's room to the right. From one axis to the other, strips
-are transposed in registers. In the far field the spectrum is met strip by strip, transposed and in the transform's own
-order, which the amplitudes are brought to on the way in: transform, projection and transform back of a strip happen in
-the first-level cache.
+Everything is done strip by strip (see :mod:`_strips`). From one axis to the other, strips are transposed in registers.
+In the far field the spectrum is met transposed and in the transform's own order, which the amplitudes are brought to on
+the way in: transform, projection and transform back of a strip happen in the first-level cache.
 
 Each function works on one frame and its M probe modes; :func:`sweep` strings them together without coming back to
 Python and without the GIL, so that plain threads scale.
@@ -18,12 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
-from ptycho_bluesky.reconstruction.kernels._fft import FASTMATH, Plan, forward, inverse, plan_for
+from ptycho_bluesky.reconstruction.kernels._fft import FASTMATH, forward, inverse
 from ptycho_bluesky.reconstruction.kernels._lanes import (
     LANES,
-    aligned,
     highest,
     larger,
     load,
@@ -35,11 +30,9 @@ from ptycho_bluesky.reconstruction.kernels._lanes import (
     transpose_rows,
     where_bad,
 )
+from ptycho_bluesky.reconstruction.kernels._strips import cached
 
-__all__ = [
-    "Optics", "Pace", "Room", "add_tile", "evaluate", "illuminate", "optics_for", "room_for", "settle", "strips_of",
-    "sweep", "tile_of", "waves_of",
-]  # fmt: skip
+__all__ = ["Pace", "evaluate", "sweep"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -47,33 +40,6 @@ f32: Any = np.float32
 jit: Callable[[_F], _F] = numba.njit(
     nogil=True, error_model="numpy", fastmath=FASTMATH, no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
-cached: Callable[[_F], _F] = numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH, cache=True)
-
-
-class Optics(NamedTuple):
-    """What the way from sample to detector needs."""
-
-    plan: Plan
-    order: npt.NDArray[np.int64]
-    """(rows,) frequency at each place of a spectrum."""
-    places: npt.NDArray[np.int64]
-    """(rows,) place of each frequency."""
-    transfer: npt.NDArray[np.float32]
-    """(strips, rows, 2, 16) of the near field, transposed and in the transform's order, divided by the number of
-    pixels; no strips in the far field."""
-    scale: float
-    """That makes one way unitary."""
-
-
-class Room(NamedTuple):
-    """Where one thread works."""
-
-    waves: npt.NDArray[np.float32]
-    """(strips, M, rows, 2, 16)"""
-    strips: npt.NDArray[np.float32]
-    """(2, M, rows, 2, 16)"""
-    measured: npt.NDArray[np.float32]
-    """(rows, 16)"""
 
 
 class Pace(NamedTuple):
@@ -83,64 +49,6 @@ class Pace(NamedTuple):
     probe: float
     alpha_object: float
     alpha_probe: float
-
-
-def _padded(size: int) -> int:
-    return -(-size // LANES) * LANES
-
-
-def optics_for(size: int, transfer: npt.NDArray[np.complex64]) -> Optics:
-    """Return the optics for frames of size x size and a transfer function, empty in the far field."""
-    plan, rows = plan_for(size), _padded(size)
-    order, places = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    order[:size], places[:size] = plan.order, np.argsort(plan.order)
-    if not transfer.size:
-        return Optics(plan, order, places, np.zeros((0, rows, 2, LANES), np.float32), 1 / size)
-    turned = transfer[np.ix_(plan.order, plan.order)].T / np.float32(size**2)
-    return Optics(plan, order, places, strips_of(turned.astype(np.complex64)), 1.0)
-
-
-def room_for(size: int, modes: int) -> Room:
-    """Return the room of one thread."""
-    rows = _padded(size)
-    return Room(
-        aligned((rows // LANES, modes, rows, 2, LANES)),
-        aligned((2, modes, rows, 2, LANES)),
-        aligned((rows, LANES)),
-    )
-
-
-def strips_of(waves: npt.NDArray[np.complex64]) -> npt.NDArray[np.float32]:
-    """Return complex waves (..., H, W) as strips (..., strips, rows, 2, 16)."""
-    *outer, height, width = waves.shape
-    strips = aligned((*outer, _padded(width) // LANES, _padded(height), 2, LANES))
-    for first in range(0, width, LANES):
-        part = waves[..., first : first + LANES]
-        for plane, values in enumerate((part.real, part.imag)):
-            strips[..., first // LANES, :height, plane, : part.shape[-1]] = values
-    return strips
-
-
-def waves_of(strips: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.complex64]:
-    """Return strips as complex waves (..., size, size)."""
-    waves = np.empty((*strips.shape[:-4], size, size), np.complex64)
-    for first in range(0, size, LANES):
-        part = waves[..., first : first + LANES]
-        part.real, part.imag = (strips[..., first // LANES, :size, plane, : part.shape[-1]] for plane in (0, 1))
-    return waves
-
-
-@cached
-def tile_of(obj: Any) -> Any:
-    """Return a part of the object (Y, X), complex, as a tile (Y + 2, 2, X + 2 and more), edges repeated."""
-    height, width = obj.shape
-    tile = np.zeros((height + 2, 2, width + 2 + LANES), np.float32)
-    for i in range(height + 2):
-        line = obj[min(max(i - 1, 0), height - 1)]
-        for j in range(width + 2):
-            value = line[min(max(j - 1, 0), width - 1)]
-            tile[i, 0, j], tile[i, 1, j] = value.real, value.imag
-    return tile
 
 
 @jit
@@ -448,40 +356,3 @@ def evaluate(visits: Any, amplitude: Any, obj: Any, probes: Any, optics: Any, ro
             for number, value in enumerate((absolute, cross, square)):
                 sums[number] += total(value)
     return sums
-
-
-@cached
-def illuminate(probes: Any, visits: Any, weight: Any) -> None:
-    """Add the intensity of probes (M, strips, rows, 2, 16) to weight (Y, X + 16) at the corner of each visit."""
-    size = min(probes.shape[2], weight.shape[0])
-    intensity = np.zeros((probes.shape[1], size, LANES), np.float32)
-    for m in range(probes.shape[0]):
-        for s in range(probes.shape[1]):
-            for i in range(size):
-                p, pi = load(probes, (m, s, i, 0, 0)), load(probes, (m, s, i, 1, 0))
-                store(intensity, (s, i, 0), load(intensity, (s, i, 0)) + p * p + pi * pi)
-    for k in range(visits.shape[0]):
-        _, y, x, _ = visits[k]
-        for s in range(intensity.shape[0]):
-            for i in range(min(size, weight.shape[0] - y)):
-                place = (y + i, x + s * LANES)
-                store(weight, place, load(weight, place) + load(intensity, (s, i, 0)))
-
-
-@cached
-def add_tile(tile: Any, weight: Any, y: int, x: int, first: int, last: int, merged: Any, weights: Any) -> None:
-    """Add rows `first` to `last` of the object that a tile with its corner at (y, x) holds to merged, times weight."""
-    for i in range(max(first, y), min(last, y + tile.shape[0] - 2)):
-        for j in range(tile.shape[2] - 2 - LANES):
-            w = weight[i - y, j]
-            weights[i, x + j] += w
-            merged[i, x + j] += complex(w * tile[i - y + 1, 0, j + 1], w * tile[i - y + 1, 1, j + 1])
-
-
-@cached
-def settle(merged: Any, weights: Any, first: int, last: int, obj: Any) -> None:
-    """Write rows `first` to `last` of the weighted mean to obj (Y, X) wherever something was added."""
-    for i in range(first, last):
-        for j in range(obj.shape[1]):
-            if weights[i, j] > 0:
-                obj[i, j] = merged[i, j] / weights[i, j]

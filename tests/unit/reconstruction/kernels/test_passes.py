@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho_bluesky.reconstruction.kernels import _passes as passes
+from ptycho_bluesky.reconstruction.kernels import _strips as layout
 from ptycho_bluesky.reconstruction.kernels._batches import rpie_update
 from ptycho_bluesky.reconstruction.kernels._protocol import Steps
 from ptycho_bluesky.reconstruction.kernels._torch import TorchWaves
@@ -42,14 +43,14 @@ def complex_of(tile: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def visit(obj, probe, amplitude, corner, transfer=FAR, steps=STEPS, find_shifts=False):
     """One frame by the fused passes: error, object, probe and shift afterwards."""
     size = probe.shape[-1]
-    tile, strips = passes.tile_of(obj), passes.strips_of(probe[None])
+    tile, strips = layout.tile_of(obj), layout.strips_of(probe[None])
     visits, shifts = np.array([[0, *corner, 0]]), np.zeros((1, 2 if find_shifts else 0))
     pace = passes.Pace(steps.object, steps.probe, steps.alpha_object, steps.alpha_probe)
     error = passes.sweep(
-        visits, amplitude[None], tile, strips, passes.optics_for(size, transfer), passes.room_for(size, len(probe)),
+        visits, amplitude[None], tile, strips, layout.optics_for(size, transfer), layout.room_for(size, len(probe)),
         pace, shifts,
     )  # fmt: skip
-    return error, complex_of(tile, obj.shape), passes.waves_of(strips, size)[0], shifts[0]
+    return error, complex_of(tile, obj.shape), layout.waves_of(strips, size)[0], shifts[0]
 
 
 def visit_in_torch(obj, probe, amplitude, corner, transfer=FAR):
@@ -94,8 +95,8 @@ def test_evaluate_sums_over_good_pixels_alone(size, far):
     waves = plain.to_detector(torch.from_numpy(probe * obj[2 : size + 2, 4 : size + 4])).numpy()
     modulus, good = np.sqrt((np.abs(waves) ** 2).sum(0)), amplitude >= 0
     found = passes.evaluate(
-        np.array([[0, 2, 4, 0]]), amplitude[None], passes.tile_of(obj), passes.strips_of(probe[None]),
-        passes.optics_for(size, transfer), passes.room_for(size, 2), 0.8,
+        np.array([[0, 2, 4, 0]]), amplitude[None], layout.tile_of(obj), layout.strips_of(probe[None]),
+        layout.optics_for(size, transfer), layout.room_for(size, 2), 0.8,
     )  # fmt: skip
     a, m = amplitude[good], modulus[good]
     assert found == pytest.approx((np.abs(0.8 * m - a).sum(), (m * a).sum(), (m * m).sum()), rel=1e-5)
@@ -104,18 +105,18 @@ def test_evaluate_sums_over_good_pixels_alone(size, far):
 def test_the_order_of_visits_counts_and_each_takes_its_own_row_corner_and_probe():
     obj, probe, first = case(2, 1, 32)
     _, other, second = case(3, 1, 32)
-    tile, strips = passes.tile_of(obj), passes.strips_of(np.stack([probe, other]))
+    tile, strips = layout.tile_of(obj), layout.strips_of(np.stack([probe, other]))
     visits = np.array([[1, 0, 2, 0], [0, 5, 1, 1]])
     pace = passes.Pace(STEPS.object, STEPS.probe, STEPS.alpha_object, STEPS.alpha_probe)
     error = passes.sweep(
-        visits, np.stack([first, second]), tile, strips, passes.optics_for(32, FAR), passes.room_for(32, 1), pace,
+        visits, np.stack([first, second]), tile, strips, layout.optics_for(32, FAR), layout.room_for(32, 1), pace,
         np.zeros((2, 0)),
     )  # fmt: skip
     one, o, p, _ = visit_in_torch(obj, probe, second, (0, 2))
     two, o, q, _ = visit_in_torch(o, other, first, (5, 1))
     assert error == pytest.approx(one + two, rel=1e-5)
     np.testing.assert_allclose(complex_of(tile, obj.shape), o, atol=1e-4)
-    np.testing.assert_allclose(passes.waves_of(strips, 32), [p, q], atol=1e-4)
+    np.testing.assert_allclose(layout.waves_of(strips, 32), [p, q], atol=1e-4)
 
 
 @settings(max_examples=15, deadline=None)
@@ -138,15 +139,15 @@ def test_a_number_that_is_not_finite_shows_up_in_the_error_and_the_object():
 @pytest.mark.parametrize("size", SIZES)
 def test_waves_come_back_from_strips_and_what_pads_them_is_zero(size):
     _, probe, _ = case(5, 2, size)
-    strips = passes.strips_of(probe)
+    strips = layout.strips_of(probe)
     assert strips.ctypes.data % 64 == 0
-    np.testing.assert_array_equal(passes.waves_of(strips, size), probe)
+    np.testing.assert_array_equal(layout.waves_of(strips, size), probe)
     assert np.count_nonzero(strips) == 2 * probe.size
 
 
 def test_a_tile_repeats_the_edges_of_its_part_of_the_object():
     obj, _, _ = case(6, 1, 16)
-    tile = passes.tile_of(obj)
+    tile = layout.tile_of(obj)
     wide = np.pad(obj, 1, mode="edge")
     np.testing.assert_array_equal(tile[:, 0, : wide.shape[1]] + 1j * tile[:, 1, : wide.shape[1]], wide)
 
@@ -157,13 +158,13 @@ def test_tiles_are_averaged_with_their_illumination():
     merged, weights = np.zeros_like(obj), np.zeros(obj.shape, np.float32)
     expected, light = np.zeros(obj.shape, complex), np.zeros(obj.shape)
     for value, corner, shape in ((1 + 2j, (0, 2), (20, 22)), (3 - 1j, (8, 6), (21, 20))):
-        tile = passes.tile_of(np.full(shape, value, np.complex64))
+        tile = layout.tile_of(np.full(shape, value, np.complex64))
         weight = np.zeros((shape[0], shape[1] + 16), np.float32)
-        passes.illuminate(passes.strips_of(probe), np.array([[0, 1, 2, 0], [0, 3, 4, 0]]), weight)
-        passes.add_tile(tile, weight, *corner, 0, 30, merged, weights)
+        layout.illuminate(layout.strips_of(probe), np.array([[0, 1, 2, 0], [0, 3, 4, 0]]), weight)
+        layout.add_tile(tile, weight, *corner, 0, 30, merged, weights)
         for y, x in ((1, 2), (3, 4)):
             y, x = y + corner[0], x + corner[1]
             light[y : y + 16, x : x + 16] += (np.abs(probe) ** 2).sum(0)
             expected[y : y + 16, x : x + 16] += value * (np.abs(probe) ** 2).sum(0)
-    passes.settle(merged, weights, 0, 30, obj)
+    layout.settle(merged, weights, 0, 30, obj)
     np.testing.assert_allclose(obj, np.where(light > 0, expected / np.maximum(light, 1e-20), 5 + 1j), rtol=1e-5)
