@@ -44,6 +44,9 @@ class FastOptions(EngineOptions):
     probe_start: int = Field(default=1, ge=0)
     """First epoch that updates the probe."""
 
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Share of its velocity with which the object goes on after each epoch (mPIE); 0 for none."""
+
     coarse_epochs: int = Field(default=8, ge=0, le=1000)
     """Epochs, each a quarter of the work, with the middle of the patterns and object pixels twice as large, before the
     first epoch: low frequencies come sooner. 0 for none; far field with amplitudes in memory alone."""
@@ -70,6 +73,7 @@ def annealed(problem: Problem, kernels: Kernels, options: FastOptions, warm: boo
     """
     rng, began = np.random.default_rng(options.seed), time.perf_counter()
     model, best, damping, failures = problem.start, np.inf, 1.0, 0
+    velocity = np.zeros_like(model.object)
     divisions = options.subpixel if problem.propagator.reciprocal else 1
     epochs = options.epochs or int(np.clip(round(20_000 / len(problem)), 30, 100))
     epoch = 0
@@ -78,7 +82,7 @@ def annealed(problem: Problem, kernels: Kernels, options: FastOptions, warm: boo
         swept = kernels.sweep(model, groups, _steps(options, epoch, epochs, damping), rng)
         tried, error = swept.model, swept.error
         if not (np.isfinite(error) and tried.is_finite()) or error > RISE * best:
-            failures, damping = failures + 1, damping / 2
+            failures, damping, velocity = failures + 1, damping / 2, np.zeros_like(velocity)
             if failures > PATIENCE:
                 raise ReconstructionError(
                     f"the reconstruction diverges: R-factor {error:.3g} in epoch {epoch + 1} after a best of "
@@ -88,6 +92,9 @@ def annealed(problem: Problem, kernels: Kernels, options: FastOptions, warm: boo
             message = f"epoch {epoch + 1} diverged (R-factor {error:.3g}); taken back, step halved to {damping:.3g}"
             logger.warning("%s", message)
             continue
+        if options.momentum:  # Maiden, Johnson and Li, Optica 4, 736 (2017), eq. 20 and 21, once an epoch
+            velocity = options.momentum * velocity + tried.object - model.object
+            tried = replace(tried, object=tried.object + np.float32(options.momentum) * velocity)
         model = replace(tried, probe=orthogonal_modes(tried.probe))
         message = f"step halved {failures} times" if failures else ""
         best, failures, epoch = min(best, error), 0, epoch + 1

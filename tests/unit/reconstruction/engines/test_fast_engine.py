@@ -115,3 +115,10 @@ def test_an_engine_that_keeps_diverging_gives_up_with_advice(star):
     states = annealed(problem, Runaway(kernels_for(problem, "cpu"), 99, np.nan), FastOptions(modes=1))
     with pytest.raises(ReconstructionError, match=r"diverges.*check positions"):
         list(states)
+
+
+def test_momentum_goes_further_in_few_epochs_and_ends_as_well(star):
+    options = {"modes": 1, "threads": 1, "coarse_epochs": 0, "step": 0.1, "step_end": 0.1}
+    few = [reconstruct(star.dataset, "fast", {**options, "epochs": 8, "momentum": m}).r_factor for m in (0.0, 0.6)]
+    assert few[1] < 0.97 * few[0]
+    assert star.correlation(reconstruct(star.dataset, "fast", {"modes": 2, "epochs": 30, "momentum": 0.5})) > 0.95
