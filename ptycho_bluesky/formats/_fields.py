@@ -61,9 +61,8 @@ def take(group: h5py.Group) -> dict[str, Any]:
             text = h5py.check_string_dtype(item.dtype) is not None
             values[name] = json.loads(item.asstr()[()]) if text else _native(item[()])
     for name, item in group.attrs.items():
-        values[name] = (
-            tuple(item.tolist()) if isinstance(item, np.ndarray) else getattr(item, "item", lambda i=item: i)()
-        )
+        plain = item.tolist() if isinstance(item, np.ndarray | np.generic) else item
+        values[name] = tuple(plain) if isinstance(plain, list) else plain
     return values
 
 

@@ -211,11 +211,12 @@ def variation_of(path: Path, probe: npt.NDArray[Any], weights: npt.NDArray[Any] 
             f"{path}: OPR weights have shape {weights.shape}; allowed is ({count}, {len(probe)}): a row a position, a "
             "column a coherent mode"
         )
-    steady = weights.mean(axis=0)
-    first = slice(1, None) if np.ptp(weights[:, 0]) == 0 else slice(None)
-    # What does not change from frame to frame is the probe; what does is its variation.
-    rest = np.zeros_like(steady) if first.start else steady
     main = np.array(probe[0])
-    main[0] = weights[0, 0] * probe[0, 0] if first.start else np.tensordot(steady, probe[:, 0], axes=1)
-    moving = (weights - rest)[:, first]
-    return main, np.ascontiguousarray(probe[first, 0], np.complex64), np.ascontiguousarray(moving, np.float32)
+    if np.ptp(weights[:, 0]) == 0:  # the usual case: the first mode is steady, the others vary
+        main[0] = weights[0, 0] * probe[0, 0]
+        modes, moving = probe[1:, 0], weights[:, 1:]
+    else:  # what does not change from frame to frame is the probe, what does its variation
+        mean = weights.mean(axis=0)
+        main[0] = np.tensordot(mean, probe[:, 0], axes=1)
+        modes, moving = probe[:, 0], weights - mean
+    return main, np.ascontiguousarray(modes, np.complex64), np.ascontiguousarray(moving, np.float32)

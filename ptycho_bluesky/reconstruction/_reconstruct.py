@@ -192,6 +192,7 @@ def _finished(dataset: PtychoDataset, run: _Run, engine: BaseEngine[Any], option
         "seconds_per_epoch": round(state.seconds / state.epoch, 5),
         "stopped_early": run.stopped or None,
         "messages": run.messages,
+        "geometry": None if dataset.geometry is None else dataset.geometry.model_dump(mode="json"),
     }
     parameters = options.model_dump(mode="json")
     return finish(dataset, state, run.r_factor, run.errors, engine.name, parameters, provenance)

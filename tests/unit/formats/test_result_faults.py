@@ -266,3 +266,12 @@ def test_a_file_of_the_first_release_is_read(tmp_path: Path, reconstruction: Rec
 
 def test_identify_names_what_is_wanted(tmp_path: Path) -> None:
     fails(identify, tmp_path / "no", "a measurement or a reconstruction")
+
+
+def test_a_first_weight_that_varies_is_read_exactly(tmp_path: Path) -> None:
+    weights = np.column_stack([np.linspace(0.8, 1.2, 6), np.linspace(-0.5, 0.5, 6)])
+    rec = read_reconstruction(changed(tmp_path, "ptychodus_product.h5", {"opr_weights": weights}))
+    assert rec.opr_modes is not None
+    assert rec.opr_weights is not None
+    mine = rec.probe[0] + np.tensordot(rec.opr_weights, rec.opr_modes, axes=1)
+    np.testing.assert_allclose(mine, np.tensordot(weights, truth.COHERENT[:, 0], axes=1), atol=1e-5)

@@ -108,6 +108,8 @@ def results(draw: st.DrawFn) -> Reconstruction:
         provenance=draw(documents) | known,
         opr_modes=waves(rng, rank, size, size) if rank else None,
         opr_weights=rng.normal(size=(count, rank)).astype(np.float32) if rank else None,
+        background=draw(st.none() | st.just(rng.random((size, size)).astype(np.float32))),
+        uncertainty=draw(st.none() | st.just(np.where(rng.random(shape) < 0.5, np.nan, 1.0).astype(np.float32))),
     )
 
 
@@ -231,3 +233,14 @@ def test_an_unknown_format_is_named(tmp_path: Path, dataset: PtychoDataset, reco
         save_dataset(tmp_path / "a", dataset, wrong)
     with pytest.raises(FormatError, match="'tiff'; allowed for results are hdf5, cxi"):
         write_reconstruction(tmp_path / "a", reconstruction, wrong)
+
+
+def test_energy_and_distance_come_from_the_provenance(tmp_path: Path, reconstruction: Reconstruction) -> None:
+    geometry = Geometry(energy_kev=8.8, distance_m=2.0, detector_pixel_m=75e-6)
+    known = replace(reconstruction, provenance={"geometry": geometry.model_dump(mode="json")})
+    for rec, energy, distance in ((known, 8800.0, 2.0), (reconstruction, 0.0, 0.0)):
+        write_reconstruction(tmp_path / "a.npz", rec)
+        with np.load(tmp_path / "a.npz") as arrays:
+            for key in ("photon_energy_eV", "probe_energy_eV"):
+                assert arrays[key] == pytest.approx(energy)
+            assert arrays["detector_object_distance_m"] == distance
