@@ -23,7 +23,7 @@ from ptycho_bluesky.reconstruction.engines._projections import ProjectionOptions
 from ptycho_bluesky.reconstruction.engines._state import EngineState
 from ptycho_bluesky.reconstruction.kernels._batches import BatchKernels
 
-__all__ = ["DifferenceMap", "ExitWaves", "RelaxedReflections", "iterated"]
+__all__ = ["DifferenceMap", "ExitWaves", "Mean", "RelaxedReflections", "iterated"]
 
 SHARE_OF_MEMORY = 0.7
 """Of what is free, at most for the waves."""
@@ -116,14 +116,20 @@ class ExitWaves(ABC):
         """Put into ``waves[place]`` what is to be projected on the overlap next; `exits` are those of the model."""
 
     @torch.inference_mode()
-    def epoch(self, *, with_probe: bool) -> float:
-        """Advance all waves, project them on the overlap; return the R-factor of the model as it was before."""
+    def epoch(self, *, with_probe: bool, settle: bool) -> float:
+        """Advance all waves, project them on the overlap; return the R-factor of the model as it was before.
+
+        With `settle`, the waves become the projection of the model's own on the measured amplitudes.
+        """
         error, probes = torch.zeros((), dtype=torch.float64, device=self.device), self._probes()
         for chunk in self._chunks():
             exits = self._exits(chunk, probes)
-            _, seen = self._on.project(self._on.to_detector(exits.clone()), chunk.amplitude)
+            projected, seen = self._on.project(self._on.to_detector(exits.clone()), chunk.amplitude)
             error += seen.sum(dtype=torch.float64)
-            self._advance(chunk.place, exits, chunk.amplitude)
+            if settle:
+                self.waves[chunk.place] = self._on.to_sample(projected).to(self._home)
+            else:
+                self._advance(chunk.place, exits, chunk.amplitude)
         for _ in range(self.options.inner):
             self._update_object()
             if with_probe:
@@ -193,7 +199,7 @@ class RelaxedReflections(ExitWaves):
         self._rest[place] = (beta * waves + (1 - 2 * beta) * measured).to(self._home)
 
 
-class _Mean:
+class Mean:
     """Mean of models that differ in a global phase."""
 
     def __init__(self) -> None:
@@ -218,10 +224,10 @@ def iterated(
     waves: ExitWaves, problem: Problem, options: ProjectionOptions, kernels: BatchKernels
 ) -> Iterator[EngineState]:
     """Yield a state after each epoch."""
-    began, epochs, mean = time.perf_counter(), options.epochs or 100, _Mean()
+    began, epochs, mean = time.perf_counter(), options.epochs or 100, Mean()
     groups: ProbeGroups = waves.groups
     for epoch in range(1, epochs + 1):
-        error = waves.epoch(with_probe=epoch > options.probe_start)
+        error = waves.epoch(with_probe=epoch > options.probe_start, settle=epoch > epochs - options.settle)
         model = replace(problem.start, object=waves.obj.cpu().numpy().copy()[None], probe=waves.probe)
         if not (np.isfinite(error) and model.is_finite()):
             raise ReconstructionError(

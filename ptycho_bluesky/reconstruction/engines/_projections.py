@@ -37,7 +37,11 @@ class ProjectionOptions(EngineOptions):
     """Share of the largest illumination that holds badly lit pixels of the object (and, the other way round, of the
     probe) where they are."""
 
-    average: int = Field(default=10, ge=1, le=1000)
+    settle: int = Field(default=10, ge=0, le=100_000)
+    """Last epochs, which go back and forth between the two projections (error reduction): what wandered about the
+    solution with the noise comes to rest in it."""
+
+    average: int = Field(default=5, ge=1, le=1000)
     """Last epochs over which object and probe are averaged; 1 for the last one alone."""
 
 
@@ -79,7 +83,7 @@ class _ProjectionEngine(BaseEngine[_Options]):
 
 
 class DifferenceMapEngine(_ProjectionEngine[DifferenceMapOptions]):
-    """Difference map with mixed states: finds its way out of local minima, and is averaged at the end.
+    """Difference map with mixed states: finds its way out of local minima; settled and averaged at the end.
 
     Thibault, Dierolf, Menk, Bunk, David and Pfeiffer, Science 321, 379 (2008); Ultramicroscopy 109, 338 (2009).
     """
