@@ -4,6 +4,7 @@ from typing import Any
 
 from ptycho_bluesky.reconstruction.engines._anneal import FastOptions
 from ptycho_bluesky.reconstruction.engines._auto import AutoEngine, AutoOptions
+from ptycho_bluesky.reconstruction.engines._autodiff import AutodiffEngine, AutodiffOptions, LearningRates
 from ptycho_bluesky.reconstruction.engines._base import BaseEngine
 from ptycho_bluesky.reconstruction.engines._fast import FastEngine
 from ptycho_bluesky.reconstruction.engines._options import EngineOptions
@@ -19,6 +20,8 @@ __all__ = [
     "ENGINES",
     "AutoEngine",
     "AutoOptions",
+    "AutodiffEngine",
+    "AutodiffOptions",
     "BaseEngine",
     "DifferenceMapEngine",
     "DifferenceMapOptions",
@@ -27,11 +30,19 @@ __all__ = [
     "EngineState",
     "FastEngine",
     "FastOptions",
+    "LearningRates",
     "RaarEngine",
     "RaarOptions",
 ]
 
 ENGINES: dict[str, type[BaseEngine[Any]]] = {
-    engine.name: engine for engine in (AutoEngine, FastEngine, DifferenceMapEngine, RaarEngine)
+    engine.name: engine
+    for engine in (
+        AutoEngine,
+        FastEngine,
+        DifferenceMapEngine,
+        RaarEngine,
+        AutodiffEngine,
+    )
 }
 """Engines by name."""
