@@ -52,16 +52,11 @@ def load_input(source: str, **options: Any) -> PtychoDataset:
 
 def probe_of(source: str) -> npt.NDArray[np.complex64]:
     """Return the probe of a reconstruction file, or else of a dataset."""
-    import h5py
-
-    from ptycho_bluesky.formats import read_reconstruction
+    from ptycho_bluesky.formats import identify, read_reconstruction
 
     path = Path(source)
-    if path.is_file() and h5py.is_hdf5(path):
-        try:
-            return read_reconstruction(path).probe
-        except FormatError:  # not a reconstruction: perhaps a dataset that carries a probe
-            pass
+    if path.is_file() and identify(path).result:
+        return read_reconstruction(path).probe
     probe = load_input(source).probe
     if probe is None:
         raise FormatError(f"{source} holds no probe; give a reconstruction, or a dataset with a probe")
