@@ -56,6 +56,7 @@ def report_command(
     from ptycho_bluesky.reconstruction.judgement import (
         HalfDataResult,
         RingCorrelation,
+        as_reconstructed,
         fourier_ring_correlation,
         half_data_frc,
         made_with,
@@ -94,7 +95,7 @@ def report_command(
     if dataset is not None and halves and (spread is None or kind != "half-data"):
         say("reconstructing two halves")
         engine, options = made_with(result)
-        frc = half_data_frc(dataset, engine, options, device=device)
+        frc = half_data_frc(as_reconstructed(dataset, result), engine, options, device=device)
     judgement = write_report(output, result, dataset, spread, frc)
     if keep is not None and spread is not None:
         write_reconstruction(keep, replace(result, uncertainty=spread.phase_std))

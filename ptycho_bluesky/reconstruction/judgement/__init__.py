@@ -1,7 +1,13 @@
 """How good a reconstruction is: what independent data agree on, how sure each pixel is, and a report that says so."""
 
 from ptycho_bluesky.reconstruction.judgement._frc import RingCorrelation, fourier_ring_correlation
-from ptycho_bluesky.reconstruction.judgement._halves import HalfDataResult, half_data_frc, half_data_sets, made_with
+from ptycho_bluesky.reconstruction.judgement._halves import (
+    HalfDataResult,
+    as_reconstructed,
+    half_data_frc,
+    half_data_sets,
+    made_with,
+)
 from ptycho_bluesky.reconstruction.judgement._panels import cropped, draw_scale_bar, scale_bar_m
 from ptycho_bluesky.reconstruction.judgement._prediction import Patterns, compare_patterns
 from ptycho_bluesky.reconstruction.judgement._prtf import TransferFunction, phase_retrieval_transfer
@@ -18,6 +24,7 @@ __all__ = [
     "RingCorrelation",
     "TransferFunction",
     "Uncertainty",
+    "as_reconstructed",
     "compare_patterns",
     "cropped",
     "draw_scale_bar",

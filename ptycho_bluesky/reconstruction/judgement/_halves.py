@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from ptycho_bluesky.errors import DatasetError
-from ptycho_bluesky.experiment import PtychoDataset, Reconstruction, hilbert_order
+from ptycho_bluesky.errors import DatasetError, ReconstructionError
+from ptycho_bluesky.experiment import Geometry, PtychoDataset, Reconstruction, hilbert_order
 from ptycho_bluesky.reconstruction._reconstruct import reconstruct
 from ptycho_bluesky.reconstruction.engines import ENGINES
 from ptycho_bluesky.reconstruction.judgement._frc import RingCorrelation, fourier_ring_correlation
 
-__all__ = ["HalfDataResult", "half_data_frc", "half_data_sets", "made_with"]
+__all__ = ["HalfDataResult", "as_reconstructed", "half_data_frc", "half_data_sets", "made_with"]
 
 LEAST_FRAMES = 32
 """A half of fewer than 16 frames seldom overlaps enough to be reconstructed."""
@@ -71,6 +71,18 @@ def half_data_sets(dataset: PtychoDataset, seed: int = 0) -> tuple[PtychoDataset
 def made_with(result: Reconstruction) -> tuple[str, dict[str, Any]]:
     """Return engine and options of a result, to reconstruct other data alike; ``auto`` for one of a foreign engine."""
     return (result.engine, result.parameters) if result.engine in ENGINES else ("auto", {})
+
+
+def as_reconstructed(dataset: PtychoDataset, result: Reconstruction) -> PtychoDataset:
+    """Return `dataset` with the distance that its reconstruction found (near field); else as it is."""
+    geometry = result.provenance.get("geometry")
+    if dataset.modality != "near-field" or geometry is None:
+        return dataset
+    try:
+        used = Geometry.model_validate(geometry)
+    except ValidationError as error:
+        raise ReconstructionError(f"the result's geometry cannot be understood ({error}); reconstruct again") from None
+    return replace(dataset, geometry=used, pixel_size_m=used.pixel_size_m(dataset.frame_shape[0]))
 
 
 def half_data_frc(

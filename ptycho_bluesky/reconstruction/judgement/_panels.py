@@ -40,7 +40,7 @@ def panels_of(judgement: Judgement) -> list[Panel]:
         (True, "Probe modes, modulus", _probe),
         (judgement.patterns is not None, "Measured | modelled (log10 counts)", _frames),
         (judgement.patterns is not None and len(judgement.patterns.frequency) > 0, "Measured and modelled", _radial),
-        (True, "R-factor by epoch", _errors),
+        (len(judgement.result.errors) > 0, "Error by epoch", _errors),
         (judgement.correlation is not None, "Fourier ring correlation", _correlation),
         (judgement.transfer is not None, "Phase retrieval transfer", _transfer),
         (_moved(judgement), "Positions, given to refined", _positions),
@@ -185,24 +185,30 @@ def _radial(axis: Any, judgement: Judgement) -> None:
 
 def _errors(axis: Any, judgement: Judgement) -> None:
     errors = judgement.result.errors
-    axis.semilogy(np.arange(1, len(errors) + 1), errors, color=BLUE, marker="." if len(errors) < 20 else None)
+    axis.set_xlabel("epoch")
+    _grid(axis)
+    axis.plot(np.arange(1, len(errors) + 1), errors, color=BLUE, marker="." if len(errors) < 20 else None)
+    if not np.isfinite(judgement.result.r_factor):  # a loss of another program, of any sign
+        axis.set_ylabel("loss")
+        return
+    axis.set(yscale="log", ylabel="R-factor")
     if judgement.patterns is not None:
         axis.axhline(judgement.patterns.r_noise, color=GREY, linestyle=":", label="photon noise alone")
         _legend(axis)
-    axis.set_xlabel("epoch")
-    axis.set_ylabel("R-factor")
     low = min(float(errors.min()), judgement.patterns.r_noise if judgement.patterns is not None else np.inf)
     high = float(errors.max())
     ticks = np.unique([float(f"{v:.2g}") for v in np.geomspace(max(low, 1e-6), max(high, 1e-5), 5)])
     axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
-    _grid(axis)
 
 
 def _crossing(axis: Any, x: float, text: str) -> None:
+    """Mark where a curve crosses its threshold; the words stand on the side that has room."""
     axis.axvline(x, color=GREY, linewidth=0.8)
+    side = -1 if x > 0.25 * axis.get_xlim()[1] else 1
     place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-    axis.annotate(text, (x, 0.97), (-3, 0), fontsize=8, ha="right", va="top", rotation=90, color="0.25", **place)
+    style: dict[str, Any] = {"fontsize": 8, "ha": "right" if side < 0 else "left", "va": "top", "color": "0.25"}
+    axis.annotate(text, (x, 0.97), (3 * side, 0), rotation=90, **style, **place)
 
 
 def _legend(axis: Any, place: str = "best") -> None:
@@ -223,7 +229,7 @@ def _correlation(axis: Any, judgement: Judgement) -> None:
         _crossing(axis, factor / (2 * found.resolution), length_text(found.resolution, pixel))
     axis.set_ylim(min(0.0, float(found.correlation.min())) - 0.02, 1.02)
     axis.set_ylabel("correlation")
-    _legend(axis, "lower left")
+    _legend(axis)
 
 
 def _transfer(axis: Any, judgement: Judgement) -> None:
@@ -238,7 +244,7 @@ def _transfer(axis: Any, judgement: Judgement) -> None:
     else:
         axis.text(0.97, 0.03, "above 1/e to the edge", fontsize=8, ha="right", transform=axis.transAxes)
     axis.set_ylim(0, 1.05 * max(1.0, float(np.percentile(found.transfer, 95))))
-    axis.set_ylabel("agreed / measured amplitude")
+    axis.set_ylabel("agreement of phases")
     _legend(axis, "upper right" if found.cutoff is None else "lower left")
 
 
@@ -249,7 +255,7 @@ def _positions(axis: Any, judgement: Judgement) -> None:
     chosen = np.unique(np.linspace(0, len(moved) - 1, min(len(moved), MOST_ARROWS)).astype(int))
     scale = 1e6 if result.pixel_size_m is not None else 1.0
     y, x = ((result.positions[chosen] - result.positions.mean(axis=0)) * scale).T
-    arrows = axis.quiver(x, y, moved[chosen, 1], moved[chosen, 0], angles="xy", color=BLUE, width=0.004)
+    arrows = axis.quiver(x, y, moved[chosen, 1], moved[chosen, 0], angles="xy", pivot="tip", color=BLUE, width=0.004)
     typical = float(f"{np.percentile(np.hypot(*moved.T), 90):.1g}")
     axis.quiverkey(arrows, 0.82, 1.04, typical, f"{typical:g} px", labelpos="E", fontproperties={"size": 8})
     axis.set_aspect("equal")

@@ -144,13 +144,13 @@ def _rows(judgement: Judgement) -> list[tuple[str, str]]:
 def _origin(result: Reconstruction) -> list[tuple[str, str]]:
     """Return provenance and options as text."""
     entries: dict[str, Any] = {"engine": result.engine, **result.provenance}
-    entries["options"] = {key: value for key, value in result.parameters.items() if value is not None}
+    entries["options"] = result.parameters
     rows = []
     for key, value in entries.items():
         if value is None or value == [] or value == {}:
             continue
         if isinstance(value, dict):
-            value = ", ".join(f"{name} {item}" for name, item in value.items())
+            value = ", ".join(f"{name} {item}" for name, item in value.items() if item is not None)
         rows.append((key.replace("_", " "), value if isinstance(value, str) else json.dumps(value)))
     return rows
 

@@ -13,7 +13,7 @@ from ptycho_bluesky.errors import DatasetError, ReconstructionError
 from ptycho_bluesky.experiment import Frames, PtychoDataset, Reconstruction
 from ptycho_bluesky.reconstruction._reconstruct import reconstruct
 from ptycho_bluesky.reconstruction.judgement._alignment import aligned
-from ptycho_bluesky.reconstruction.judgement._halves import half_data_sets, made_with
+from ptycho_bluesky.reconstruction.judgement._halves import as_reconstructed, half_data_sets, made_with
 
 __all__ = ["EnsembleKind", "Uncertainty", "uncertainty"]
 
@@ -106,6 +106,7 @@ def uncertainty(
             f"members is {members}; allowed are 2 to 1000, and even numbers for 'half-data', whose members are pairs"
         )
     engine, options = made_with(result)
+    dataset = as_reconstructed(dataset, result)
     made: list[Reconstruction] = []
     for drawn, own_seed in _drawn(dataset, members, kind, seed):
         chosen = options if own_seed is None else {**options, "seed": own_seed}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 from ptycho_bluesky.reconstruction.judgement._frc import RingCorrelation, fourier_ring_correlation
-from ptycho_bluesky.reconstruction.judgement._halves import HalfDataResult
+from ptycho_bluesky.reconstruction.judgement._halves import HalfDataResult, as_reconstructed
 from ptycho_bluesky.reconstruction.judgement._prediction import Patterns, compare_patterns
 from ptycho_bluesky.reconstruction.judgement._prtf import TransferFunction, phase_retrieval_transfer
 from ptycho_bluesky.reconstruction.judgement._uncertainty import Uncertainty
@@ -72,7 +72,7 @@ class Judgement:
         """Return the figures by name, SI units in the names; what is not known is left out."""
         result, unit = self.result, "px" if self.result.pixel_size_m is None else "m"
         values: dict[str, Any] = {
-            "r_factor": result.r_factor,
+            "r_factor": _r_factor(result, self.patterns),
             "r_noise": self.patterns and self.patterns.r_noise,
             "phase_contrast_rad": result.phase_contrast_rad,
             f"resolution_half_bit_{unit}": self.correlation and self.correlation.resolution,
@@ -131,6 +131,7 @@ def judge(
     ReconstructionError
         When the result was not made from this dataset.
     """
+    dataset = None if dataset is None else as_reconstructed(dataset, result)
     patterns = None if dataset is None else compare_patterns(result, dataset)
     if frc is None and uncertainty is not None and uncertainty.kind == "half-data":
         first, second = uncertainty.members[:2]
@@ -160,20 +161,29 @@ def _rms(vectors: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt((vectors**2).sum(axis=1).mean()))
 
 
+def _r_factor(result: Reconstruction, patterns: Patterns | None) -> float | None:
+    """Return the R-factor; that of the frames looked at where another program did not tell it."""
+    if np.isfinite(result.r_factor):
+        return result.r_factor
+    return None if patterns is None else patterns.r_factor
+
+
 def _explains(result: Reconstruction, patterns: Patterns | None) -> bool:
     """Tell whether the model explains the data as far as it can be expected of measured data."""
     if patterns is None:
-        return result.r_factor < 0.3
+        return not result.r_factor >= 0.3
     return patterns.r_factor < max(0.1, 3 * patterns.r_noise)
 
 
 def _of_r_factor(result: Reconstruction, patterns: Patterns | None) -> Finding:
-    good = _explains(result, patterns)
+    good, r_factor = _explains(result, patterns), _r_factor(result, patterns)
+    if r_factor is None:
+        return Finding(True, "The R-factor is not known; give the data to have it computed.")
     if patterns is None:
         tail = "give the data to compare it with the photon noise" if good else "the model does not explain the data"
-        return Finding(good, f"R-factor {result.r_factor:.3f}; {tail}.")
+        return Finding(good, f"R-factor {r_factor:.3f}; {tail}.")
     ratio = patterns.r_factor / max(patterns.r_noise, 1e-9)
-    text = f"R-factor {result.r_factor:.3f}, where photon noise alone leaves {patterns.r_noise:.3f}"
+    text = f"R-factor {r_factor:.3f}, where photon noise alone leaves {patterns.r_noise:.3f}"
     if ratio < 1.2:
         return Finding(good, f"{text}: the data are explained down to the noise.")
     if good:
@@ -186,7 +196,7 @@ def _of_r_factor(result: Reconstruction, patterns: Patterns | None) -> Finding:
 
 
 def _of_errors(errors: npt.NDArray[np.float64]) -> list[Finding]:
-    if len(errors) < 10:
+    if len(errors) < 10 or not (errors > 0).all():  # another program's loss may be of any sign
         return []
     last = errors[-max(3, len(errors) // 10) :]
     fall = 1 - last[-1] / last[0]

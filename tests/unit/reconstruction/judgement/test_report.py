@@ -67,7 +67,7 @@ def test_there_is_a_panel_for_what_is_known_and_none_for_what_is_not(judged, kno
     def titles(*given, **more) -> set[str]:
         return {axis.get_title(loc="left") for axis in report_figure(*given, **more).axes} - {""}
 
-    bare = {"Phase (rad)", "Amplitude", "Coverage and positions", "Probe modes, modulus", "R-factor by epoch"}
+    bare = {"Phase (rad)", "Amplitude", "Coverage and positions", "Probe modes, modulus", "Error by epoch"}
     assert titles(judged.result) == bare
     rng = np.random.default_rng(0)
     moved = replace(judged.dataset, positions=judged.dataset.positions + rng.normal(0, 1e-8, (len(judged.dataset), 2)))
@@ -108,6 +108,14 @@ def test_near_field_has_no_spatial_frequencies():
     )  # fmt: skip
     titles = {axis.get_title(loc="left") for axis in report_figure(rec, dataset).axes}
     assert "Measured | modelled (log10 counts)" in titles and "Measured and modelled" not in titles
+
+
+def test_a_result_of_another_program_tells_a_loss_or_nothing(judged):
+    foreign = replace(judged.result, r_factor=float("nan"), errors=np.linspace(3, -2, 12))
+    labels = {axis.get_ylabel() for axis in report_figure(foreign).axes}
+    assert "loss" in labels and "R-factor" not in labels
+    titles = {axis.get_title(loc="left") for axis in report_figure(replace(foreign, errors=np.empty(0))).axes}
+    assert "Error by epoch" not in titles
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.pdf", "allowed are .png and .html"), ("no/a.png", "cannot be written")])

@@ -49,6 +49,13 @@ def test_without_data_and_halves_it_says_that_it_has_not_seen_enough(judged):
     assert "r_noise" not in found.numbers()
 
 
+def test_a_result_of_another_program_has_its_r_factor_computed(judged):
+    foreign = settled(judged, r_factor=float("nan"))
+    assert judge(foreign).good and "not known" in judge(foreign).findings[0].text
+    assert "r_factor" not in judge(foreign).numbers()
+    assert judge(foreign, judged.dataset).numbers()["r_factor"] == pytest.approx(judged.result.r_factor, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
