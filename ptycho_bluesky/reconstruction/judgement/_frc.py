@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.experiment import Reconstruction, align_phase
 
-__all__ = ["RingCorrelation", "fourier_ring_correlation", "lasting_crossing"]
+__all__ = ["RingCorrelation", "first_lasting", "fourier_ring_correlation", "lasting_crossing"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -30,8 +30,8 @@ class RingCorrelation:
 
     resolution: float
     """Half a period, ``1 / (2 frequency)``, where the correlation falls below the half-bit threshold and stays there
-    for a twentieth of the rings (specimens with empty rings make short dips); the pixel size where it never does: the
-    true value may be smaller."""
+    for a twentieth of the rings (specimens with empty rings make short dips, and near fields are unsure of the lowest
+    frequencies); the pixel size where it never does: the true value may be smaller."""
 
     resolution_one_seventh: float
     """The same for the fixed threshold 1/7."""
@@ -55,15 +55,26 @@ def _square(inside: npt.NDArray[np.bool_]) -> tuple[int, int, int]:
     return best
 
 
+def first_lasting(condition: npt.NDArray[np.bool_]) -> int | None:
+    """Return the first ring from which on `condition` holds for a twentieth of the rings; None where nowhere."""
+    length = max(3, len(condition) // 20)
+    return next((k for k in range(len(condition)) if condition[k : k + length].all()), None)
+
+
 def lasting_crossing(frequency: FloatArray, above: FloatArray) -> float | None:
-    """Return the frequency where `above` falls below 0 and stays for a twentieth of the rings; None if nowhere."""
-    below = above < 0
-    length = max(3, len(below) // 20)
-    lasting = [k for k in range(1, len(below)) if below[k : k + length].all()]
-    if not lasting:
+    """Return the frequency where `above`, once it was above 0, falls below 0 to stay; None where it does not fall.
+
+    To stay is to do so for a twentieth of the rings. The lowest rings may be below: they have few pixels, and near
+    fields hold them weakly. A curve that is never above 0 to stay ends at its first ring.
+    """
+    begin = first_lasting(above >= 0)
+    if begin is None:
+        return float(frequency[0])
+    beyond = first_lasting(above[begin:] < 0)
+    if beyond is None:
         return None
-    k = lasting[0]
-    share = above[k - 1] / (above[k - 1] - above[k]) if above[k - 1] > 0 else 0.0
+    k = begin + beyond
+    share = above[k - 1] / (above[k - 1] - above[k])
     return float(frequency[k - 1] + share * (frequency[k] - frequency[k - 1]))
 
 

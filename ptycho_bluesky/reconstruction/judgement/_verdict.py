@@ -9,13 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
-from ptycho_bluesky.reconstruction.judgement._frc import RingCorrelation, fourier_ring_correlation
+from ptycho_bluesky.reconstruction.judgement._frc import RingCorrelation, first_lasting, fourier_ring_correlation
 from ptycho_bluesky.reconstruction.judgement._halves import HalfDataResult, as_reconstructed
 from ptycho_bluesky.reconstruction.judgement._prediction import Patterns, compare_patterns
 from ptycho_bluesky.reconstruction.judgement._prtf import TransferFunction, phase_retrieval_transfer
 from ptycho_bluesky.reconstruction.judgement._uncertainty import Uncertainty
 
 __all__ = ["Finding", "Judgement", "judge", "length_text"]
+
+FEW_RINGS = 2
+"""The lowest rings have a dozen pixels and fewer: their correlation is a matter of chance, and of the window."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,13 @@ def _of_correlation(
         return [Finding(False, f"{text}: far above the pixel; more dose or overlap, or a fault in what was measured.")]
     if not _explains(result, patterns):
         return [Finding(False, f"{text}, yet their image does not explain the data: the fault is common to both.")]
+    begin = first_lasting(correlation.correlation >= correlation.half_bit)
+    if begin is not None and begin > FEW_RINGS:
+        period = length_text(1 / float(correlation.frequency[begin]), result.pixel_size_m)
+        text += (
+            f", but not on what is wider than {period}: do not trust smooth gradients, which near fields hold weakly"
+        )
+        return [Finding(False, f"{text}.")]
     return [Finding(True, f"{text}.")]
 
 

@@ -7,6 +7,7 @@ import scipy.ndimage
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.experiment import Reconstruction
 from ptycho_bluesky.reconstruction import fourier_ring_correlation
+from ptycho_bluesky.reconstruction.judgement._frc import lasting_crossing
 
 PIXEL = 10e-9
 
@@ -73,3 +74,18 @@ def test_grids_of_different_origin_are_brought_together():
 def test_what_cannot_be_compared_is_refused(other, text):
     with pytest.raises(ReconstructionError, match=text):
         fourier_ring_correlation(result(image(0)), other)
+
+
+@pytest.mark.parametrize(
+    ("above", "crossing"),
+    [
+        ([1, 1, 1, 1, -1, -1, -1, -1], 4.5),
+        ([1, 1, 1, -1, 1, 1, 1, -1, -3, -3], 7.5),  # an empty ring is no end
+        ([-1, -1, -1, -1, 1, 1, 1, -3, -1, -1], 7.25),  # weak low frequencies are no end
+        ([1, 1, 1, 1, 1, 1], None),
+        ([-1, 1, -1, -1, 1, -1], 1.0),  # never above to stay
+    ],
+)
+def test_a_crossing_is_one_that_lasts(above, crossing):
+    found = lasting_crossing(np.arange(1.0, len(above) + 1), np.array(above, float))
+    assert found == (None if crossing is None else pytest.approx(crossing))

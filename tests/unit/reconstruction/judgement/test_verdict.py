@@ -91,6 +91,14 @@ def test_a_coarse_resolution_is_named(judged):
     assert "far above the pixel" in faults(judge(settled(judged), judged.dataset, halves(judged, 9.0)))
 
 
+def test_low_frequencies_that_are_not_agreed_on_are_named(judged):
+    found = halves(judged)
+    curve = found.correlation.correlation.copy()
+    curve[:5] = 0.1
+    weak = replace(found, correlation=replace(found.correlation, correlation=curve))
+    assert "do not trust smooth gradients" in faults(judge(settled(judged), judged.dataset, weak))
+
+
 def test_contrast_within_the_uncertainty_is_named(judged):
     sigma = np.full(judged.result.coverage.shape, judged.result.phase_contrast_rad / 4, np.float32)
     rec = settled(judged, uncertainty=sigma)
