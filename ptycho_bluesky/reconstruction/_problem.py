@@ -167,10 +167,11 @@ def prepare(
     """
     dataset.validate()
     size, name = dataset.frame_shape[0], dataset.name or "(unnamed)"
-    if slices > 1 and (slice_distance_m is None or dataset.geometry is None):
+    if slices > 1 and (slice_distance_m is None or dataset.geometry is None or dataset.pixel_size_m is None):
         raise ReconstructionError(
             f"dataset {name}: {slices} slices need slice_distance_m (given {slice_distance_m}) and a geometry (given "
-            f"{dataset.geometry}), for waves travel from one to the next; give both, or reconstruct one slice"
+            f"{dataset.geometry}) with positions in metres (pixel_size_m is {dataset.pixel_size_m}), for waves travel "
+            "from one to the next; give all, or reconstruct one slice"
         )
     propagator = propagator_for(dataset.geometry, dataset.modality, size, near_field)
     reciprocal = propagator.reciprocal
