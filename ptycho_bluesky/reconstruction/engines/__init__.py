@@ -7,6 +7,8 @@ from ptycho_bluesky.reconstruction.engines._auto import AutoEngine, AutoOptions
 from ptycho_bluesky.reconstruction.engines._autodiff import AutodiffEngine, AutodiffOptions, LearningRates
 from ptycho_bluesky.reconstruction.engines._base import BaseEngine
 from ptycho_bluesky.reconstruction.engines._fast import FastEngine
+from ptycho_bluesky.reconstruction.engines._lsqml import LsqmlEngine, LsqmlOptions
+from ptycho_bluesky.reconstruction.engines._ml import MlEngine, MlOptions
 from ptycho_bluesky.reconstruction.engines._options import EngineOptions
 from ptycho_bluesky.reconstruction.engines._projections import (
     DifferenceMapEngine,
@@ -31,6 +33,10 @@ __all__ = [
     "FastEngine",
     "FastOptions",
     "LearningRates",
+    "LsqmlEngine",
+    "LsqmlOptions",
+    "MlEngine",
+    "MlOptions",
     "RaarEngine",
     "RaarOptions",
 ]
@@ -42,6 +48,8 @@ ENGINES: dict[str, type[BaseEngine[Any]]] = {
         FastEngine,
         DifferenceMapEngine,
         RaarEngine,
+        LsqmlEngine,
+        MlEngine,
         AutodiffEngine,
     )
 }
