@@ -62,7 +62,8 @@ class TorchWaves:
 
     def patches(self, obj: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tensor:
         """Return (B, H, W), the object's patches."""
-        return obj.reshape(-1)[self._index(obj, corners, size)]
+        index = self._index(obj, corners, size)  # index_select: three times as fast as indexing with a tensor
+        return obj.reshape(-1).index_select(0, index.reshape(-1)).view(index.shape)
 
     def exit_waves(
         self, obj: torch.Tensor, probes: torch.Tensor, groups: torch.Tensor, corners: torch.Tensor
