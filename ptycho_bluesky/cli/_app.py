@@ -9,6 +9,7 @@ import typer
 
 from ptycho_bluesky import __version__
 from ptycho_bluesky.cli._bench import bench
+from ptycho_bluesky.cli._check import check_command
 from ptycho_bluesky.cli._convert import convert
 from ptycho_bluesky.cli._demo import demo
 from ptycho_bluesky.cli._doctor import doctor
@@ -33,6 +34,7 @@ app.command("demo")(demo)
 app.command("replay")(replay)
 app.command("reconstruct")(reconstruct_command)
 app.command("report")(report_command)
+app.command("check")(check_command)
 app.command("infer")(infer_command)
 app.command("train")(train_command)
 app.command("convert")(convert)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,11 +15,12 @@ from ptycho_bluesky.experiment import Orientation, PtychoDataset
 from ptycho_bluesky.reconstruction._result import coverage, settled
 from ptycho_bluesky.reconstruction.diagnosis._trial import (
     Trial,
+    begun,
     best_of,
     gathered,
     moved,
     part_of,
-    probe_starts,
+    probe_widths,
     small_problem,
     try_out,
 )
@@ -80,7 +80,8 @@ class PositionAxes:
         return " and ".join(parts) or "positions and frames agree as they are"
 
 
-CASES = [PositionAxes(swap, signs) for swap in (False, True) for signs in itertools.product((1, -1), repeat=2)]
+SIGNS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+CASES = [PositionAxes(swap, signs) for swap in (False, True) for signs in SIGNS]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ class OrientationReport:
 
     frames: int
     """Frames tried."""
+
+    @property
+    def tried(self) -> bool:
+        """Whether there were frames enough to try."""
+        return self.frames >= FEWEST
 
     @property
     def as_given(self) -> bool:
@@ -181,12 +187,12 @@ def _ranked(part: PtychoDataset, threads: int | None) -> OrientationReport:
     problem, known, far = small_problem(part), part.probe is not None, part.modality == "far-field"
     twins = far and not known  # a case and its reverse begin alike and end alike
     tried = [case for case in CASES if not twins or case.axis_signs[0] > 0]
-    starts = [probe_starts(moved(problem, case.apply(problem.start.corners)), known) for case in tried]
-    trials = try_out([start for several in starts for start in several], EPOCHS, threads)
+    ways = [moved(problem, case.apply(problem.start.corners)) for case in tried]
+    widths = probe_widths(problem, known)
+    trials = try_out([begun(way, width) for way in ways for width in widths], EPOCHS, threads)
     results: dict[PositionAxes, Trial] = {}
-    for case, several in zip(tried, starts, strict=True):
-        results[case] = best_of(trials[: len(several)])
-        del trials[: len(several)]
+    for number, case in enumerate(tried):
+        results[case] = best_of(trials[number * len(widths) : (number + 1) * len(widths)])
         if twins:
             results[case.reversed] = results[case]
     ranking = sorted(CASES, key=lambda case: (results[case].r_factor, CASES.index(case)))

@@ -20,7 +20,7 @@ from ptycho_bluesky.reconstruction._multigrid import can_be_coarser, coarser
 from ptycho_bluesky.reconstruction._problem import Problem, prepare
 from ptycho_bluesky.reconstruction.kernels import Steps, kernels_for
 
-__all__ = ["Trial", "best_of", "gathered", "moved", "part_of", "probe_starts", "small_problem", "step_px", "try_out"]
+__all__ = ["Trial", "begun", "best_of", "gathered", "moved", "part_of", "probe_widths", "small_problem", "try_out"]
 
 Numbers = npt.NDArray[np.int64]
 
@@ -35,9 +35,6 @@ MARGIN = 4
 
 SMALL = 64
 """Pixels of a frame that suffice for a trial, where they hold most of the light."""
-
-HELD = 0.9
-"""Share of the counts that must be in the middle of the frames before the rest is cut off."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +79,32 @@ def _contrast(dataset: PtychoDataset, place: Numbers) -> float:
     return float(frames.var(axis=0).mean()) / mean if mean > 0 else 0.0
 
 
-def small_problem(dataset: PtychoDataset) -> Problem:
-    """Return the problem with one probe mode; in the far field the middle of large frames, as far as it holds light."""
+def small_problem(dataset: PtychoDataset, held: float = 0.9) -> Problem:
+    """Return the problem with one probe mode; in the far field the middle of large frames, if it holds that much light.
+
+    `held` is the share of the counts that must be in the middle before the rest is cut off.
+    """
     problem = prepare(dataset, 1)
+    if dataset.probe is not None and problem.propagator.reciprocal:
+        problem = _centred(problem)
     while can_be_coarser(problem) and problem.amplitudes.size // 2 >= SMALL:
         smaller = coarser(problem)
-        if smaller.mean_counts < HELD * problem.mean_counts:
+        if smaller.mean_counts < held * problem.mean_counts:
             break
         problem = smaller
     return problem
+
+
+def _centred(problem: Problem) -> Problem:
+    """Return the problem with the probe's pattern moved over the mean pattern: a ramp, which the data leave free."""
+    found = np.maximum(problem.amplitudes.of(np.arange(len(problem))), 0).mean(axis=0)
+    wave = scipy.fft.fft2(scipy.fft.ifftshift(problem.start.probe, axes=(-2, -1)))
+    expected = np.sqrt((np.abs(wave[0]) ** 2).sum(axis=0))
+    match = scipy.fft.ifft2(scipy.fft.fft2(found) * scipy.fft.fft2(expected).conj()).real
+    shift = np.unravel_index(int(match.argmax()), match.shape)
+    there = scipy.fft.ifft2(np.roll(wave, shift, axis=(-2, -1)))
+    probe = np.asarray(scipy.fft.fftshift(there, axes=(-2, -1)), np.complex64)
+    return replace(problem, start=replace(problem.start, probe=probe))
 
 
 def moved(problem: Problem, corners: npt.NDArray[np.float64]) -> Problem:
@@ -109,15 +123,24 @@ def step_px(problem: Problem) -> float:
     return float(np.median(np.asarray(cKDTree(problem.start.corners).query(problem.start.corners, k=2)[0])[:, 1]))
 
 
-def probe_starts(problem: Problem, known: bool) -> list[Problem]:
-    """Return the problem begun at each probe worth a try: its own, or where none is known at several defoci."""
+def probe_widths(problem: Problem, known: bool) -> list[float | None]:
+    """Return what probes are worth a try: None for the problem's own, else widths in steps, negative beyond the focus.
+
+    Several only where no probe is known in the far field: the defocus is what is missing above all.
+    """
     if known or not problem.propagator.reciprocal:
-        return [problem]
-    pupil = np.asarray(scipy.fft.fft2(scipy.fft.ifftshift(problem.start.probe[0, 0])), np.complex64)
+        return [None]
     step, size = step_px(problem), problem.amplitudes.size
-    widths = [s * d * step for d in DIAMETERS_IN_STEPS for s in (1, -1) if 2 < d * step < 0.9 * size]
-    probes = [curved(pupil, width)[None, None] for width in [0.0, *widths]]
-    return [replace(problem, start=replace(problem.start, probe=probe)) for probe in probes]
+    return [0.0, *(s * d for d in DIAMETERS_IN_STEPS for s in (1, -1) if 2 < d * step < 0.9 * size)]
+
+
+def begun(problem: Problem, width: float | None) -> Problem:
+    """Return the problem begun at a probe of :func:`probe_widths`."""
+    if width is None:
+        return problem
+    pupil = np.asarray(scipy.fft.fft2(scipy.fft.ifftshift(problem.start.probe[0, 0])), np.complex64)
+    probe = curved(pupil, width * step_px(problem))[None, None]
+    return replace(problem, start=replace(problem.start, probe=probe))
 
 
 def try_out(problems: Sequence[Problem], epochs: int, threads: int | None = None) -> list[Trial]:
