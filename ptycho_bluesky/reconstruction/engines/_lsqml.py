@@ -37,7 +37,7 @@ class LsqmlOptions(EngineOptions):
     step_end: float = Field(default=0.2, gt=0, le=1)
     """Step of the last epoch, towards which it falls geometrically: the noise of single batches averages out."""
 
-    momentum: float = Field(default=0.8, ge=0, lt=1)
+    momentum: float = Field(default=0.5, ge=0, lt=1)
     """Share of an epoch's move that the next one makes again at once (compact batches); 0 for none."""
 
     damping: float = Field(default=0.05, gt=0, le=1)
@@ -55,8 +55,8 @@ class LsqmlEngine(BaseEngine[LsqmlOptions]):
     """Least-squares maximum likelihood.
 
     Odstrcil, Menzel and Guizar-Sicairos, Optics Express 26, 3108 (2018): preconditioned directions of object and probe
-    from a batch, the best step along both for each frame (eq. 22-23), and their illumination-weighted mean; probe
-    variation after Odstrcil et al., Optics Express 24, 8360 (2016).
+    from a batch (eq. 24-25), the best step along both for each frame (eq. 22-23), of which the batch takes the mean;
+    probe variation after Odstrcil et al., Optics Express 24, 8360 (2016).
     """
 
     name = "lsqml"

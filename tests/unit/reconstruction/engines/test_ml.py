@@ -108,6 +108,19 @@ def test_poisson_is_no_worse_than_gaussian_with_few_photons(star):
     assert correlation["poisson"] > max(0.4, correlation["gaussian"]), correlation
 
 
+def test_counts_that_are_no_diffraction_are_found(star):
+    y, x = np.indices((64, 64)) - 32
+    true = 20 * np.exp(-(y**2 + x**2) / 800) + 3
+    frames = np.asarray(star.dataset.frames[:]) + np.random.default_rng(2).poisson(true, star.dataset.frames.shape)
+    dataset = replace(star.dataset, frames=frames.astype(np.float32))
+    begun = reconstruct(dataset, "fast", {"modes": 2, "epochs": 12, "threads": 1, "coarse_epochs": 0})
+    options = {"modes": 2, "epochs": 15, "threads": 1}
+    blind, seeing = (reconstruct(dataset, "ml", {**options, "background": b}, start=begun) for b in (False, True))
+    assert seeing.r_factor < 0.9 * blind.r_factor
+    assert np.median(np.abs(seeing.background - true) / true) < 0.2  # a few pixels in the bright disc cannot tell
+    assert star.correlation(seeing) > star.correlation(blind)
+
+
 def test_physics_that_it_lacks_is_refused(star):
     with pytest.raises(ReconstructionError, match="opr"):
         reconstruct(star.dataset, "ml", {"opr": 1})
