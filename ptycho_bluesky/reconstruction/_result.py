@@ -76,7 +76,7 @@ def software_versions() -> dict[str, str]:
 def _positions(dataset: PtychoDataset, problem: Problem, model: Model) -> npt.NDArray[np.float64]:
     """Return (frames of the dataset, 2): refined positions; as given where a frame was left out."""
     positions = np.array(dataset.positions, np.float64)
-    positions[problem.used] += (model.corners - problem.start.corners) * problem.grid.pixel_size
+    positions[problem.used] += (model.corners - problem.grid.corners[problem.used]) * problem.grid.pixel_size
     return positions
 
 

@@ -14,6 +14,7 @@ from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.reconstruction._modes import orthogonal_modes
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.engines._options import EngineOptions
+from ptycho_bluesky.reconstruction.engines._positions import SETTLING, PositionCorrection
 from ptycho_bluesky.reconstruction.engines._state import EngineState
 from ptycho_bluesky.reconstruction.kernels import Kernels, Steps
 
@@ -54,6 +55,9 @@ class FastOptions(EngineOptions):
 
 PATIENCE = 4
 
+SUBPIXEL_OF_CORRECTION = 4
+"""Positions that are corrected are rounded to no more than a quarter of a pixel, or they could not be told."""
+
 RISE = 1.5
 """An epoch whose R-factor is that many times the best one has diverged."""
 
@@ -74,11 +78,14 @@ def annealed(problem: Problem, kernels: Kernels, options: FastOptions, warm: boo
     rng, began = np.random.default_rng(options.seed), time.perf_counter()
     model, best, damping, failures = problem.start, np.inf, 1.0, 0
     velocity = np.zeros_like(model.object)
-    divisions = options.subpixel if problem.propagator.reciprocal else 1
+    correction = PositionCorrection(problem) if options.position_correction else None
+    finest = max(options.subpixel, SUBPIXEL_OF_CORRECTION if correction else 1)
+    finest = finest if problem.propagator.reciprocal else 1
     epochs = options.epochs or int(np.clip(round(20_000 / len(problem)), 30, 100))
     epoch = 0
     while epoch < epochs:
-        groups = problem.groups(model, divisions if warm or 2 * epoch >= epochs else 1)
+        divisions = finest if warm or (3 if correction else 2) * epoch >= epochs else 1
+        groups = problem.groups(model, divisions)
         swept = kernels.sweep(model, groups, _steps(options, epoch, epochs, damping), rng)
         tried, error = swept.model, swept.error
         if not (np.isfinite(error) and tried.is_finite()) or error > RISE * best:
@@ -97,6 +104,10 @@ def annealed(problem: Problem, kernels: Kernels, options: FastOptions, warm: boo
             tried = replace(tried, object=tried.object + np.float32(options.momentum) * velocity)
         model = replace(tried, probe=orthogonal_modes(tried.probe))
         message = f"step halved {failures} times" if failures else ""
+        if correction and swept.shifts is not None and (warm or epoch >= SETTLING):
+            model = correction.apply(model, swept.shifts, epoch, epochs)
+            groups = problem.groups(model, divisions)
+            message = correction.report(model) if epoch + 1 == epochs else message
         best, failures, epoch = min(best, error), 0, epoch + 1
         seconds = time.perf_counter() - began
         yield EngineState(epoch, epochs, error, seconds, model, problem, kernels, groups, message)
@@ -106,4 +117,4 @@ def _steps(options: FastOptions, epoch: int, epochs: int, damping: float) -> Ste
     progress = epoch / max(1, epochs - 1)
     step = damping * options.step * (options.step_end / options.step) ** progress
     probe = step if epoch >= options.probe_start else 0.0
-    return Steps(step, probe, options.alpha_object, options.alpha_probe)
+    return Steps(step, probe, options.alpha_object, options.alpha_probe, find_shifts=options.position_correction)

@@ -21,6 +21,9 @@ from ptycho_bluesky.reconstruction.kernels import kernels_for
 
 __all__ = ["BaseEngine"]
 
+MARGIN, MARGIN_FOR_CORRECTION = 16, 48
+"""Object pixels around the outermost patches as given; corrected ones may go further."""
+
 _Options = TypeVar("_Options", bound=EngineOptions)
 
 
@@ -61,6 +64,7 @@ class BaseEngine(ABC, Generic[_Options]):
         return prepare(
             dataset,
             options.modes,
+            margin=MARGIN_FOR_CORRECTION if options.position_correction else MARGIN,
             memory_gb=options.memory_gb,
             slices=options.slices,
             slice_distance_m=options.slice_distance_m,

@@ -11,6 +11,7 @@ from ptycho_bluesky.reconstruction._multigrid import can_be_coarser, coarser, fi
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.engines._anneal import FastOptions, annealed
 from ptycho_bluesky.reconstruction.engines._base import BaseEngine
+from ptycho_bluesky.reconstruction.engines._coarse import located
 from ptycho_bluesky.reconstruction.engines._state import EngineState
 from ptycho_bluesky.reconstruction.kernels import Kernels, kernels_for
 
@@ -28,14 +29,16 @@ class FastEngine(BaseEngine[FastOptions]):
 
     name = "fast"
     options_type = FastOptions
-    supports: ClassVar[frozenset[str]] = frozenset({"position_correction"})
+    supports: ClassVar[frozenset[str]] = frozenset({"position_correction", "slices"})
 
     def iterate(self, problem: Problem, options: FastOptions, kernels: Kernels | None = None) -> Iterator[EngineState]:
         """Yield a state after each epoch, beginning at ``problem.start`` or at what a coarse problem makes of it."""
-        warm = not problem.begins_empty
-        if options.coarse_epochs and kernels is None and not warm and can_be_coarser(problem):
-            problem = self._coarse_start(problem, options)
+        warm, given = not problem.begins_empty, kernels
         kernels = kernels or kernels_for(problem, self.device, options.kernels, options.threads)
+        if options.position_correction and not warm:
+            problem = located(problem, kernels, options.seed)
+        if options.coarse_epochs and given is None and not warm and can_be_coarser(problem):
+            problem = self._coarse_start(problem, options)
         yield from annealed(problem, kernels, options, warm)
 
     def _coarse_start(self, problem: Problem, options: FastOptions) -> Problem:
