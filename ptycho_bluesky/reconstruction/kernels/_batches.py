@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.reconstruction._amplitudes import Block, Numbers
 from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import Model
 from ptycho_bluesky.reconstruction._problem import Problem
+from ptycho_bluesky.reconstruction._slices import slice_transfer
 from ptycho_bluesky.reconstruction.kernels._protocol import Steps, Swept
 from ptycho_bluesky.reconstruction.kernels._torch import TorchWaves, device_named, power
 from ptycho_bluesky.reconstruction.kernels._waves import WaveKernels
@@ -52,6 +54,9 @@ class BatchKernels:
     A block of frames, in Hilbert order, is cut into as many ranges as a batch has frames; a batch takes one frame of
     each. The sum over a batch is not bit-equal from run to run on a GPU (atomic additions); on the CPU it is.
 
+    Through a thick object the update goes back slice by slice, as it came: each slice and the wave that enters it learn
+    from the difference behind it (3PIE: Maiden, Humphry and Rodenburg, JOSA A 29, 1606 (2012), section 3).
+
     Parameters
     ----------
     problem:
@@ -68,6 +73,7 @@ class BatchKernels:
         self._device = device_named(device)
         transfer = torch.from_numpy(np.ascontiguousarray(problem.transfer)).to(self._device)
         self.waves: WaveKernels = TorchWaves(self._device, transfer)
+        self._between = TorchWaves(self._device, self._tensor(slice_transfer(problem)))
         self.device, self.problem = str(self._device), problem
         self.batch = max(1, min(batch or (8 if self._device.type == "cpu" else 32), len(problem)))
         self.name = f"{self.waves.name}, batches of {self.batch}"
@@ -86,11 +92,23 @@ class BatchKernels:
         for row in range(len(columns[0])):
             yield np.array([column[row] for column in columns if row < len(column)])
 
+    def _light(
+        self, obj: torch.Tensor, probes: torch.Tensor, groups: torch.Tensor, corners: torch.Tensor
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return what enters each slice of obj (S, Y, X): waves (K, M, H, W), and (B,) which of them a frame has."""
+        light = [(probes, groups)]
+        for thin in obj[:-1]:
+            waves = self._between.to_detector(self.waves.exit_waves(thin, *light[-1], corners))
+            light.append((waves, torch.arange(len(waves), device=self._device)))
+        return light
+
     @torch.inference_mode()
     def sweep(self, model: Model, groups: ProbeGroups, steps: Steps, rng: np.random.Generator) -> Swept:
         """Update the model with every frame once; return it with the R-factor seen on the way."""
         self._use_threads()
-        obj, probe = self._tensor(model.object[0].copy()), model.probe
+        obj, probe = self._tensor(model.object.copy()), model.probe
+        if steps.find_shifts and len(obj) > 1:
+            raise ReconstructionError("rPIE corrects no positions through slices; take engine 'autodiff' for both")
         corners, of_frame = self._tensor(groups.corners), self._tensor(groups.of_frame)
         error = torch.zeros((), dtype=torch.float64, device=self._device)
         found = torch.zeros((len(self.problem), 2), device=self._device) if steps.find_shifts else None
@@ -105,16 +123,22 @@ class BatchKernels:
                 places = self._tensor(batch)
                 chosen = frames[places]
                 mine, corner = of_frame[chosen], corners[chosen]
-                waves = self.waves.to_detector(self.waves.exit_waves(obj, probes, mine, corner))
+                light = self._light(obj, probes, mine, corner)
+                waves = self.waves.to_detector(self.waves.exit_waves(obj[-1], *light[-1], corner))
                 waves, seen = self.waves.project(waves, amplitude[rows[places]])
                 error += seen.sum(dtype=torch.float64)
-                difference = self.waves.to_sample(waves) - self.waves.exit_waves(obj, probes, mine, corner)
+                difference = self.waves.to_sample(waves) - self.waves.exit_waves(obj[-1], *light[-1], corner)
+                for number in range(len(obj) - 1, 0, -1):
+                    entering, index = light[number]
+                    before = entering.clone()
+                    rpie_update(self.waves, obj[number], entering, difference, index, corner, replace(steps, probe=1.0))
+                    difference = self._between.to_sample(entering - before)
                 if found is not None:
-                    found[chosen] = self.waves.shifts(difference, obj, probes, mine, corner)
-                rpie_update(self.waves, obj, probes, difference, mine, corner, steps)
+                    found[chosen] = self.waves.shifts(difference, obj[0], probes, mine, corner)
+                rpie_update(self.waves, obj[0], probes, difference, mine, corner, steps)
             visits = np.bincount(groups.of_frame[block.frames], minlength=len(probes))
             probe = groups.gather(probes.cpu().numpy()[None], visits[None], probe)
-        moved = replace(model, object=obj.cpu().numpy()[None], probe=probe)
+        moved = replace(model, object=obj.cpu().numpy(), probe=probe)
         shifts = None if found is None else found.cpu().numpy().astype(np.float64)
         return Swept(moved, float(error) / self.problem.total, shifts)
 
@@ -122,7 +146,7 @@ class BatchKernels:
     def r_factor(self, model: Model, groups: ProbeGroups) -> float:
         """Return the R-factor over all frames, with the best global scale."""
         self._use_threads()
-        obj, probes = self._tensor(model.object[0]), self._tensor(groups.spread(model.probe))
+        obj, probes = self._tensor(model.object), self._tensor(groups.spread(model.probe))
         corners, of_frame = self._tensor(groups.corners), self._tensor(groups.of_frame)
 
         def sums(factor: float) -> tuple[float, float, float]:
@@ -130,7 +154,8 @@ class BatchKernels:
             for block in self.problem.amplitudes.load(range(len(self.problem.amplitudes.blocks))):
                 for batch in self._batches(block, None):
                     chosen = self._tensor(block.frames[batch])
-                    waves = self.waves.exit_waves(obj, probes, of_frame[chosen], corners[chosen])
+                    light = self._light(obj, probes, of_frame[chosen], corners[chosen])
+                    waves = self.waves.exit_waves(obj[-1], *light[-1], corners[chosen])
                     modulus = power(self.waves.to_detector(waves)).sum(dim=1).sqrt()
                     amplitude = self._tensor(block.amplitude[block.rows[batch]])
                     good = amplitude >= 0

@@ -18,14 +18,17 @@ def kernels_for(problem: Problem, device: str, backend: Backend = "auto", thread
     """Return the kernels for a device; ``"auto"`` takes numba on a CPU and torch elsewhere.
 
     The numba kernels transform lengths without prime factors above 7, which detectors and crops have; ``"auto"`` takes
-    torch for others.
+    torch for others, and for thick objects.
 
     Raises
     ------
     ReconstructionError
         When the device is not there, or the backend cannot work on it.
     """
-    if backend == "numba" or (backend == "auto" and device == "cpu"):
+    thick = len(problem.start.object) > 1
+    if backend == "numba" and thick:
+        raise ReconstructionError("the numba kernels know thin objects alone: use kernels 'torch' or 'auto' for slices")
+    if backend == "numba" or (backend == "auto" and device == "cpu" and not thick):
         if device != "cpu":
             raise ReconstructionError(
                 f"the numba kernels work on the CPU alone, given was device {device!r}: use kernels 'torch' or 'auto'"

@@ -23,11 +23,11 @@ from ptycho_bluesky.optics import (
     truth_on_grid,
     zone_plate_probe,
 )
+from ptycho_bluesky.reconstruction import reconstruct
 from ptycho_bluesky.reconstruction._model import Variation
 from ptycho_bluesky.reconstruction._problem import Problem, prepare
-from ptycho_bluesky.reconstruction._result import finish
 from ptycho_bluesky.reconstruction._slices import slice_transfer
-from ptycho_bluesky.reconstruction.engines import AutodiffEngine, AutodiffOptions, LearningRates
+from ptycho_bluesky.reconstruction.engines import AutodiffEngine, AutodiffOptions
 from ptycho_bluesky.reconstruction.engines._descent import Loss
 from ptycho_bluesky.reconstruction.engines._differentiable import DifferentiableModel
 
@@ -50,15 +50,12 @@ def thick() -> PtychoDataset:
     return simulate_dataset(STACK, probe, pattern, FAR, 1e6, slice_distance_m=DISTANCE)
 
 
-def correlations(dataset: PtychoDataset, slices: int) -> tuple[np.ndarray, float]:
+def correlations(dataset: PtychoDataset, engine: str, slices: int) -> tuple[np.ndarray, float]:
     """Return (slices, 2), the phase of each slice found against each true one, and the R-factor."""
-    options = AutodiffOptions(
-        modes=1, epochs=25, threads=1, slices=slices, slice_distance_m=DISTANCE if slices > 1 else None,
-        learning_rate=LearningRates(object=0.03, probe=0.02),
-    )  # fmt: skip
-    for state in AutodiffEngine().run(dataset, options):
-        final = state
-    result = finish(dataset, final, final.current_r_factor(), [], "autodiff", {}, {})
+    options: dict[str, object] = {"modes": 1, "epochs": 25, "threads": 1, "slices": slices}
+    options["slice_distance_m"] = DISTANCE if slices > 1 else None
+    options |= {"learning_rate": {"object": 0.03}} if engine == "autodiff" else {"kernels": "torch"}
+    result = reconstruct(dataset, engine, options)
     inside = result.field_of_view
 
     def flat(image: np.ndarray) -> np.ndarray:
@@ -69,12 +66,25 @@ def correlations(dataset: PtychoDataset, slices: int) -> tuple[np.ndarray, float
     return np.array(found), result.r_factor
 
 
-def test_two_slices_are_told_apart_where_one_would_not_do(thick):
-    one, r_one = correlations(thick, 1)
-    two, r_two = correlations(thick, 2)
+@pytest.mark.parametrize("engine", ["autodiff", "fast"])
+def test_two_slices_are_told_apart_where_one_would_not_do(thick, engine):
+    one, r_one = correlations(thick, engine, 1)
+    two, r_two = correlations(thick, engine, 2)
     assert (two.diagonal() > 0.9).all() and (two.diagonal() > one[0] + 0.05).all(), (one, two)
     assert two[0, 1] < 0.3 and two[1, 0] < 0.3
     assert r_two < 0.7 * r_one, (r_one, r_two)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"kernels": "numba"}, "numba kernels know thin objects alone"),
+        ({"position_correction": True, "coarse_epochs": 0}, "corrects no positions through slices"),
+    ],
+)
+def test_what_the_fast_engine_does_not_do_with_slices_is_told(thick, options, match):
+    with pytest.raises(ReconstructionError, match=match):
+        reconstruct(thick, "fast", {"modes": 1, "slices": 2, "slice_distance_m": DISTANCE, **options})
 
 
 def test_slices_without_a_distance_or_a_geometry_are_refused(thick):
