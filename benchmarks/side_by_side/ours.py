@@ -18,8 +18,8 @@ def dataset_of(problem: Problem) -> PtychoDataset:
 
 def warm_up(problem: Problem, settings: dict[str, Any]) -> None:
     """Load the compiled passes, or compile them: what the first run on a machine costs is reported by itself."""
-    few = PtychoDataset(problem.frames[:16], problem.corners[:16], probe=problem.probe)
-    reconstruct(few, settings["engine"], {**settings["options"], "threads": problem.threads}, max_seconds=0.5)
+    few = PtychoDataset(problem.frames[:64], problem.corners[:64], probe=problem.probe)
+    reconstruct(few, settings["engine"], {**settings["options"], "threads": problem.threads})
 
 
 def run(problem: Problem, settings: dict[str, Any], record: Record) -> dict[str, Any]:
@@ -46,4 +46,4 @@ def run(problem: Problem, settings: dict[str, Any], record: Record) -> dict[str,
     result = reconstruct(
         dataset_of(problem), settings["engine"], options, on_state=on_state, should_stop=lambda: stopped
     )
-    return {"version": ptycho_bluesky.__version__, "engine": result.engine, "parameters": result.parameters}
+    return {"version": ptycho_bluesky.__version__, "chosen_engine": result.engine, "parameters": result.parameters}

@@ -97,11 +97,11 @@ def race(entry: Entry, python: Path, task: Task, seconds: float, threads: int) -
     epochs = np.diff(whole.ends, prepend=0.0)[1:] if len(whole.ends) > 1 else whole.ends
     moved = whole.last["corners"] - task.corners
     report = {
+        **whole.facts,
         "engine": entry.engine,
         "group": entry.group,
         "settings": entry.settings,
         "environment": entry.environment,
-        **whole.facts,
         "epochs": len(whole.ends),
         "seconds": curve[-1][1],
         "s_per_epoch": round(statistics.median(epochs), 4),
@@ -134,8 +134,9 @@ def compile_seconds() -> dict[str, float]:
     """Import and the first epoch of a new process, with an empty and with a filled cache of compiled passes."""
     code = (
         "import time,numpy as np;began=time.perf_counter();from ptycho_bluesky.reconstruction import reconstruct;"
-        "from ptycho_bluesky.experiment import PtychoDataset;frames=np.ones((4,16,16),np.float32);"
-        "reconstruct(PtychoDataset(frames,np.arange(8.).reshape(4,2)),'fast',{'epochs':1});"
+        "from ptycho_bluesky.experiment import PtychoDataset;"
+        "frames=np.random.default_rng(0).poisson(9.,(8,16,16)).astype(np.float32);"
+        "reconstruct(PtychoDataset(frames,np.arange(16.).reshape(8,2)),'fast',{'epochs':1});"
         "print(time.perf_counter()-began)"
     )
     found = {}
