@@ -1,6 +1,6 @@
 """Ours beside the floor (the Fourier transforms alone) and beside its peers, in one run.
 
-``python benchmarks/reconstruction.py --json`` prints one JSON object, and a table for people on standard error. The
+``python benchmarks/reconstruction.py --json`` prints one JSON object, and lines for people on standard error. The
 data are a simulated star and, where ``PTYCHO_BLUESKY_DATA`` names its folder, a measured one of the same size. Every
 reconstruction has a process, the cores and the time for itself, starts from the same probe, a flat object and the same
 positions, and is judged by the same code outside of the timed part. With 60 s, a dataset takes half an hour.
