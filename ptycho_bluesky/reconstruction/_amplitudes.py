@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -152,8 +152,11 @@ class StreamedAmplitudes:
         total: float,
         block: int = BLOCK,
     ) -> None:
-        self._frames, self._used, self._mask, self._reciprocal = frames, used, mask, reciprocal
-        self.size, self.total = int(frames.shape[-1]), total
+        size = int(frames.shape[-1])
+        self._frames, self._used, self._half = frames, used, size // 2 if reciprocal else 0
+        bad = np.zeros((size, size), np.bool_) if mask is None else mask
+        self._bad = np.argwhere(scipy.fft.ifftshift(bad) if reciprocal else bad)
+        self.size, self.total = size, total
         self.blocks = _cut(corners, block)
 
     def __len__(self) -> int:
@@ -161,29 +164,49 @@ class StreamedAmplitudes:
 
     def of(self, frames: Numbers) -> FloatFrames:
         """Return (n, H, W), read now."""
+        found = np.empty((len(frames), self.size, self.size), np.float32)
+        return found[self._read(frames, found)]
+
+    def _read(self, frames: Numbers, found: FloatFrames) -> Numbers:
+        """Write amplitudes to `found` in the order in which the frames are stored; return the row of each frame."""
+        from ptycho_bluesky.reconstruction._roots import write_roots  # numba, which takes a second to import
+
         stored = self._used[frames]
         order = np.argsort(stored, kind="stable")
-        found = np.empty((len(frames), self.size, self.size), np.float32)
-        breaks = np.flatnonzero(np.diff(stored[order]) > GAP) + 1
-        for run in np.split(order, breaks):
-            first, last = int(stored[run[0]]), int(stored[run[-1]])
+        breaks, place = np.flatnonzero(np.diff(stored[order]) > GAP) + 1, 0
+        for run in np.split(stored[order], breaks):
+            first, last = int(run[0]), int(run[-1])
             counts = np.asarray(self._frames[first : last + 1])
             if len(counts) != last + 1 - first:
                 raise ReconstructionError(
                     f"frames {first} to {last} were asked for and {len(counts)} came; was the file shortened meanwhile?"
                 )
-            found[run] = amplitudes_of(counts[stored[run] - first], self._mask, self._reciprocal)
-        return found
+            write_roots(
+                counts, run - first, self._bad, self._half, np.float32(BAD_PIXEL), found[place : place + len(run)]
+            )
+            place += len(run)
+        rows = np.empty(len(frames), np.int64)
+        rows[order] = np.arange(len(frames))
+        return rows
 
     def load(self, order: Sequence[int] | Numbers) -> Iterator[Block]:
-        """Yield blocks; the next is read by a thread of its own."""
+        """Yield blocks; the next is read by a thread of its own.
+
+        A block's amplitudes last until the next block is asked for.
+        """
         wanted = [self.blocks[number] for number in order]
+        most = max((len(frames) for frames in wanted), default=0)
+        # Two that take turns: fresh memory for every block would cost as much as its square roots.
+        pages = [np.empty((most, self.size, self.size), np.float32) for _ in range(min(2, len(wanted)))]
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self.of, wanted[0]) if wanted else None
+
+            def read(number: int) -> Future[Numbers]:
+                return reader.submit(self._read, wanted[number], pages[number % 2])
+
+            coming = read(0) if wanted else None
             for number, frames in enumerate(wanted):
                 if coming is None:
                     return
-                amplitude = coming.result()
-                following = number + 1 < len(wanted)
-                coming = reader.submit(self.of, wanted[number + 1]) if following else None
-                yield Block(frames, amplitude, np.arange(len(frames)))
+                rows = coming.result()
+                coming = read(number + 1) if number + 1 < len(wanted) else None
+                yield Block(frames, pages[number % 2], rows)

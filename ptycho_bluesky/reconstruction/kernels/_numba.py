@@ -134,17 +134,18 @@ class CpuKernels:
 
     def _merge(self, obj: ComplexArray, parts: list[_Part], learnt: list[_Learnt]) -> None:
         """Write the tiles' average, weighted with their illumination, into the object."""
-        first = min(part.corner[0] for part in parts)
-        last = max(part.corner[0] + part.shape[0] for part in parts)
-        limits = np.linspace(first, last, self.workers + 1).astype(int).tolist()
-        merged, weights = np.empty_like(obj), np.empty(obj.shape, np.float32)
+        corners = np.array([part.corner for part in parts])
+        first, last = corners.min(axis=0), (corners + [part.shape for part in parts]).max(axis=0)
+        here = obj[first[0] : last[0], first[1] : last[1]]
+        limits = np.linspace(0, len(here), self.workers + 1).astype(int).tolist()
+        merged, weights = np.empty(here.shape, np.complex64), np.empty(here.shape, np.float32)
 
         def work(t: int) -> None:
             top, bottom = limits[t : t + 2]
             merged[top:bottom], weights[top:bottom] = 0, 0
-            for part, one in zip(parts, learnt, strict=True):
-                layout.add_tile(one.tile, one.weight, *part.corner, top, bottom, merged, weights)
-            layout.settle(merged, weights, top, bottom, obj)
+            for (y, x), one in zip((corners - first).tolist(), learnt, strict=True):
+                layout.add_tile(one.tile, one.weight, y, x, top, bottom, merged, weights)
+            layout.settle(merged, weights, top, bottom, here)
 
         self._each(work)
 
