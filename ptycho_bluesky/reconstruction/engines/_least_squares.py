@@ -18,6 +18,7 @@ from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.engines._batch_model import BatchProblem, Light, ModelTensors
 from ptycho_bluesky.reconstruction.engines._likelihood import TINY, derivatives
 from ptycho_bluesky.reconstruction.engines._lsqml import LsqmlOptions
+from ptycho_bluesky.reconstruction.engines._positions import PositionCorrection
 from ptycho_bluesky.reconstruction.engines._state import EngineState
 from ptycho_bluesky.reconstruction.engines._variation import VariationUpdate, with_variation
 
@@ -29,6 +30,9 @@ PATIENCE = 4
 
 RISE = 1.5
 """An epoch whose R-factor is that many times the best one has diverged."""
+
+SUBPIXEL_OF_CORRECTION = 4
+"""Positions that are corrected are rounded to no more than a quarter of a pixel, or they could not be told."""
 
 RIDGE = 0.1
 """Of the joint solution for two steps, in units of the mean diagonal: keeps apart frames that cannot tell them."""
@@ -49,7 +53,9 @@ def least_squares(problem: Problem, options: LsqmlOptions, device: str) -> Itera
         model = replace(model, background=np.zeros(model.probe.shape[-2:], np.float32))
     velocity, best, damping, failures, epoch = _Velocity(options.momentum), np.inf, 1.0, 0, 0
     before = model  # the error of an epoch is that of the model it began with: at fault is the epoch before
-    divisions = options.subpixel if problem.propagator.reciprocal else 1
+    correction = PositionCorrection(problem) if options.position_correction else None
+    divisions = max(options.subpixel, SUBPIXEL_OF_CORRECTION if correction else 1)
+    divisions = divisions if problem.propagator.reciprocal else 1
     epochs = options.epochs or 40
     while epoch < epochs:
         groups = problem.groups(model, divisions)
@@ -70,6 +76,10 @@ def least_squares(problem: Problem, options: LsqmlOptions, device: str) -> Itera
             moved = velocity.carried_on(model, moved, tried.error)
         before, model = model, replace(moved, probe=_orthogonal(moved))
         message = f"step halved {failures} times" if failures else ""
+        if correction and tried.shifts is not None:
+            model = correction.apply(model, tried.shifts, epoch, epochs)
+            groups = problem.groups(model, divisions)
+            message = correction.report(model) if epoch + 1 == epochs else message
         best, failures, epoch = min(best, tried.error), 0, epoch + 1
         seconds = time.perf_counter() - began
         yield EngineState(epoch, epochs, tried.error, seconds, model, problem, batches, groups, message)
