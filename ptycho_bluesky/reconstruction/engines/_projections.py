@@ -55,6 +55,12 @@ class RaarOptions(ProjectionOptions):
     beta: float = Field(default=0.75, gt=0, le=1)
     """Relaxation: at 1 it wanders as far as the difference map, towards 0 it ends in the nearest minimum."""
 
+    settle: int = Field(default=0, ge=0, le=100_000)
+    """As for the difference map; RAAR comes to rest by itself, and better."""
+
+    average: int = Field(default=10, ge=1, le=1000)
+    """Last epochs over which object and probe are averaged."""
+
 
 _Options = TypeVar("_Options", bound=ProjectionOptions)
 
