@@ -12,6 +12,7 @@ from ptycho_bluesky.reconstruction.judgement._panels import cropped, draw_scale_
 from ptycho_bluesky.reconstruction.judgement._prediction import Patterns, compare_patterns
 from ptycho_bluesky.reconstruction.judgement._prtf import TransferFunction, phase_retrieval_transfer
 from ptycho_bluesky.reconstruction.judgement._report import report_figure, write_report
+from ptycho_bluesky.reconstruction.judgement._residual import position_residual
 from ptycho_bluesky.reconstruction.judgement._uncertainty import EnsembleKind, Uncertainty, uncertainty
 from ptycho_bluesky.reconstruction.judgement._verdict import Finding, Judgement, judge, length_text
 
@@ -35,6 +36,7 @@ __all__ = [
     "length_text",
     "made_with",
     "phase_retrieval_transfer",
+    "position_residual",
     "report_figure",
     "scale_bar_m",
     "uncertainty",
