@@ -43,7 +43,7 @@ REACH, SPACING_PX = 0.45, 4
 
 TRIAL_STEPS = Steps(object=1.0, probe=1.0, alpha_object=0.5, alpha_probe=1.0, find_shifts=True)
 
-SOFT_PACE = Pace(prior=(0.01, 0.001), gain=(1.0, 1.0), damping=0.0)
+SOFT_PACE = Pace(prior=(0.1, 0.001), gain=(1.0, 1.0), damping=0.0)
 
 SOFT_STEPS = Steps(object=0.3, probe=0.3, alpha_object=0.1, alpha_probe=1.0, find_shifts=True)
 """Small enough that the object is the mean of the frames rather than the word of the last one."""
