@@ -13,8 +13,9 @@ import torch
 from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import Model, Variation
 from ptycho_bluesky.reconstruction._problem import Problem
+from ptycho_bluesky.reconstruction.kernels._cuda import waves_for
 from ptycho_bluesky.reconstruction.kernels._torch import TorchWaves, device_named, power
-from ptycho_bluesky.reconstruction.kernels._waves import Noise, WaveKernels
+from ptycho_bluesky.reconstruction.kernels._waves import Noise
 
 __all__ = ["BatchKind", "BatchProblem", "Light", "ModelTensors", "shift_phases"]
 
@@ -162,7 +163,8 @@ class BatchProblem:
         precision: torch.dtype = torch.float32,
     ) -> None:
         self._device, self._precision, self.problem = device_named(device), precision, problem
-        self.waves: WaveKernels = TorchWaves(self._device, self.tensor(problem.transfer))
+        single, transfer = precision == torch.float32, self.tensor(problem.transfer)
+        self.waves = waves_for(self._device, transfer) if single else TorchWaves(self._device, transfer)
         self.device = str(self._device)
         self.batch_size = min(batch_size or (16 if self._device.type == "cpu" else 64), len(problem))
         self.name = f"{self.waves.name}, batches of {self.batch_size}"

@@ -34,7 +34,7 @@ class FastEngine(BaseEngine[FastOptions]):
     def iterate(self, problem: Problem, options: FastOptions, kernels: Kernels | None = None) -> Iterator[EngineState]:
         """Yield a state after each epoch, beginning at ``problem.start`` or at what a coarse problem makes of it."""
         warm, given = not problem.begins_empty, kernels
-        kernels = kernels or kernels_for(problem, self.device, options.kernels, options.threads)
+        kernels = kernels or kernels_for(problem, self.device, options.kernels, options.threads, options.data_type)
         if options.position_correction and not warm:
             problem = located(problem, kernels, options.seed)
         if options.coarse_epochs and given is None and not warm and can_be_coarser(problem):
@@ -43,7 +43,7 @@ class FastEngine(BaseEngine[FastOptions]):
 
     def _coarse_start(self, problem: Problem, options: FastOptions) -> Problem:
         coarse = coarser(problem)
-        kernels = kernels_for(coarse, self.device, options.kernels, options.threads)
+        kernels = kernels_for(coarse, self.device, options.kernels, options.threads, options.data_type)
         quick = options.model_copy(update={"epochs": options.coarse_epochs, "position_correction": False})
         try:
             *_, last = annealed(coarse, kernels, quick)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.optics import NearFieldMethod
-from ptycho_bluesky.reconstruction.kernels import Backend
+from ptycho_bluesky.reconstruction.kernels import Backend, DataType
 
 __all__ = ["EngineOptions", "refuse_unsupported"]
 
@@ -55,7 +55,12 @@ class EngineOptions(BaseModel):
     """CPU threads; None for the setting ``threads``. Results differ a little from number to number."""
 
     kernels: Backend = "auto"
-    """``auto`` (numba on a CPU, else torch), ``numba`` or ``torch``."""
+    """``auto`` (numba on a CPU, raw CUDA kernels on a GPU with CuPy, else torch), ``numba`` or ``torch``."""
+
+    data_type: DataType = "auto"
+    """Of the frames in a GPU's memory, for engine ``fast`` on raw CUDA kernels: ``auto`` (counts as ``uint16`` where they
+    are whole numbers up to 65534, which loses nothing, else ``float32``), one of these, or amplitudes as ``float16``,
+    whose rounding stays below the noise up to about a million counts a pixel."""
 
 
 def refuse_unsupported(engine: str, options: EngineOptions, supported: Collection[str]) -> None:

@@ -4,6 +4,6 @@ Importing this folder imports neither numba nor torch nor cupy; :func:`kernels_f
 """
 
 from ptycho_bluesky.reconstruction.kernels._choice import Backend, kernels_for
-from ptycho_bluesky.reconstruction.kernels._protocol import Evaluator, Kernels, Steps, Swept
+from ptycho_bluesky.reconstruction.kernels._protocol import DataType, Evaluator, Kernels, Steps, Swept
 
-__all__ = ["Backend", "Evaluator", "Kernels", "Steps", "Swept", "kernels_for"]
+__all__ = ["Backend", "DataType", "Evaluator", "Kernels", "Steps", "Swept", "kernels_for"]

@@ -14,6 +14,7 @@ from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import Model
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction._slices import slice_transfer
+from ptycho_bluesky.reconstruction.kernels._cuda import waves_for
 from ptycho_bluesky.reconstruction.kernels._protocol import Steps, Swept
 from ptycho_bluesky.reconstruction.kernels._torch import TorchWaves, device_named, power
 from ptycho_bluesky.reconstruction.kernels._waves import WaveKernels
@@ -67,12 +68,21 @@ class BatchKernels:
         CPU threads; None for torch's own number.
     batch:
         Frames of a batch; None for 8 on a CPU, 32 elsewhere.
+    waves:
+        The operations on waves, for the problem's transfer function; None for the fastest that the device has.
     """
 
-    def __init__(self, problem: Problem, device: str, threads: int | None = None, batch: int | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        device: str,
+        threads: int | None = None,
+        batch: int | None = None,
+        waves: WaveKernels | None = None,
+    ) -> None:
         self._device = device_named(device)
         transfer = torch.from_numpy(np.ascontiguousarray(problem.transfer)).to(self._device)
-        self.waves: WaveKernels = TorchWaves(self._device, transfer)
+        self.waves = waves or waves_for(self._device, transfer)
         self._between = TorchWaves(self._device, self._tensor(slice_transfer(problem)))
         self.device, self.problem = str(self._device), problem
         self.batch = max(1, min(batch or (8 if self._device.type == "cpu" else 32), len(problem)))
@@ -159,7 +169,7 @@ class BatchKernels:
                     modulus = power(self.waves.to_detector(waves)).sum(dim=1).sqrt()
                     amplitude = self._tensor(block.amplitude[block.rows[batch]])
                     good = amplitude >= 0
-                    seen, measured = modulus[good].double(), amplitude[good].double()
+                    seen, measured = torch.where(good, modulus, 0).double(), amplitude.clamp_min(0).double()
                     absolute = (factor * seen - measured).abs().sum()
                     total += torch.stack([absolute, (seen * measured).sum(), (seen**2).sum()])
             return tuple(total.tolist())

@@ -7,18 +7,24 @@ from typing import Literal
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.reconstruction._problem import Problem
-from ptycho_bluesky.reconstruction.kernels._protocol import Kernels
+from ptycho_bluesky.reconstruction.kernels._protocol import DataType, Kernels
 
 __all__ = ["Backend", "kernels_for"]
 
 Backend = Literal["auto", "numba", "torch"]
 
 
-def kernels_for(problem: Problem, device: str, backend: Backend = "auto", threads: int | None = None) -> Kernels:
-    """Return the kernels for a device; ``"auto"`` takes numba on a CPU and torch elsewhere.
+def kernels_for(
+    problem: Problem,
+    device: str,
+    backend: Backend = "auto",
+    threads: int | None = None,
+    data_type: DataType = "auto",
+) -> Kernels:
+    """Return the kernels for a device; ``"auto"`` takes numba on a CPU, raw CUDA kernels with CuPy, else torch.
 
     The numba kernels transform lengths without prime factors above 7, which detectors and crops have; ``"auto"`` takes
-    torch for others, and for thick objects.
+    torch for others. `data_type` is that of the frames in a GPU's memory, for raw CUDA kernels.
 
     Raises
     ------
@@ -44,6 +50,20 @@ def kernels_for(problem: Problem, device: str, backend: Backend = "auto", thread
                 f"the numba kernels need frames whose side has no prime factor above 7, given were {size} x {size} "
                 "pixels: crop or pad them, or use kernels 'torch' or 'auto', which are slower"
             )
-    from ptycho_bluesky.reconstruction.kernels._batches import BatchKernels  # and torch two
+    return _by_batches(problem, device, backend, threads, data_type)
 
-    return BatchKernels(problem, device, threads)
+
+def _by_batches(problem: Problem, device: str, backend: Backend, threads: int | None, data_type: DataType) -> Kernels:
+    import torch  # takes two seconds
+
+    from ptycho_bluesky.reconstruction.kernels._batches import BatchKernels
+    from ptycho_bluesky.reconstruction.kernels._cuda import CudaWaves, waves_for
+    from ptycho_bluesky.reconstruction.kernels._cuda_kernels import CudaKernels
+    from ptycho_bluesky.reconstruction.kernels._torch import TorchWaves, device_named
+
+    place = device_named(device)
+    transfer = torch.from_numpy(problem.transfer).to(place)
+    waves = TorchWaves(place, transfer) if backend == "torch" else waves_for(place, transfer)
+    if isinstance(waves, CudaWaves):
+        return CudaKernels(problem, waves, data_type)
+    return BatchKernels(problem, device, threads, waves=waves)

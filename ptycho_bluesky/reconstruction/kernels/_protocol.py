@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,10 @@ import numpy.typing as npt
 from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import Model
 
-__all__ = ["Evaluator", "Kernels", "Steps", "Swept"]
+__all__ = ["DataType", "Evaluator", "Kernels", "Steps", "Swept"]
+
+DataType = Literal["auto", "float32", "float16", "uint16"]
+"""Of the frames on a GPU: amplitudes, or counts (uint16), whose root is taken where they are used."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.reconstruction.kernels._waves import Noise
 
-__all__ = ["TorchWaves", "device_named", "power"]
+__all__ = ["TorchWaves", "device_named", "fft", "ifft", "power", "solved_shifts"]
 
 EPS = 1e-6
 """Keeps a division by the modulus finite; far below the root of one count."""
@@ -35,6 +35,26 @@ def device_named(name: str) -> torch.device:
 def power(waves: torch.Tensor) -> torch.Tensor:
     """Return ``|waves|**2``, without the root that ``abs`` takes."""
     return waves.real**2 + waves.imag**2
+
+
+def fft(waves: torch.Tensor, norm: str) -> torch.Tensor:
+    """Return the transforms of the last two axes; `norm` as torch has it."""
+    transformed: torch.Tensor = torch.fft.fft2(waves, norm=norm)
+    return transformed.contiguous()
+
+
+def ifft(waves: torch.Tensor, norm: str) -> torch.Tensor:
+    """Return the inverse transforms of the last two axes; with `norm` "forward" they are divided by nothing."""
+    transformed: torch.Tensor = torch.fft.ifft2(waves, norm=norm)
+    return transformed.contiguous()
+
+
+def solved_shifts(sums: torch.Tensor) -> torch.Tensor:
+    """Return (B, 2), the solutions of normal equations given as (B, 5): yy, xx, yx and the right-hand side y, x."""
+    yy, xx, yx, by, bx = sums.unbind(dim=1)
+    determinant = yy * xx - yx**2
+    solved = torch.stack([xx * by - yx * bx, yy * bx - yx * by], dim=1) / determinant[:, None]
+    return torch.where((determinant > 1e-6 * yy * xx)[:, None], solved, 0)
 
 
 class TorchWaves:
@@ -74,14 +94,14 @@ class TorchWaves:
     def to_detector(self, waves: torch.Tensor) -> torch.Tensor:
         """See :class:`WaveKernels`."""
         if self.transfer.numel():
-            return torch.fft.ifft2(torch.fft.fft2(waves) * self.transfer)
-        return torch.fft.fft2(waves, norm="ortho")
+            return ifft(fft(waves, "backward") * self.transfer, "backward")
+        return fft(waves, "ortho")
 
     def to_sample(self, waves: torch.Tensor) -> torch.Tensor:
         """See :class:`WaveKernels`."""
         if self.transfer.numel():
-            return torch.fft.ifft2(torch.fft.fft2(waves) * self.transfer.conj())
-        return torch.fft.ifft2(waves, norm="ortho")
+            return ifft(fft(waves, "backward") * self.transfer.conj(), "backward")
+        return ifft(waves, "ortho")
 
     def project(
         self, waves: torch.Tensor, amplitude: torch.Tensor, background: torch.Tensor | None = None,
@@ -132,6 +152,4 @@ class TorchWaves:
         yy, xx = (light * power(y)).sum(dim=(1, 2)), (light * power(x)).sum(dim=(1, 2))
         yx = (light * (y.conj() * x).real).sum(dim=(1, 2))
         by, bx = (y.conj() * cross).real.sum(dim=(1, 2)), (x.conj() * cross).real.sum(dim=(1, 2))
-        determinant = yy * xx - yx**2
-        solved = torch.stack([xx * by - yx * bx, yy * bx - yx * by], dim=1) / determinant[:, None]
-        return torch.where((determinant > 1e-6 * yy * xx)[:, None], solved, 0)
+        return solved_shifts(torch.stack([yy, xx, yx, by, bx], dim=1))
