@@ -23,7 +23,7 @@ from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._modes import with_modes
 
-__all__ = ["Problem", "prepare"]
+__all__ = ["Problem", "Survey", "first_probe", "prepare", "survey"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,16 +98,24 @@ def _power(probe: ComplexArray, mask: npt.NDArray[np.bool_], propagator: Propaga
 
 
 @dataclass
-class _Survey:
+class Survey:
     """One pass over all frames: which can be used, their mean, and their amplitudes where these fit into memory."""
 
     used: npt.NDArray[np.bool_]
+    """(frames of the dataset,)."""
+
     mean: npt.NDArray[np.float64]
+    """(H, W) counts, as the frames hold them."""
+
     total: float
+    """Sum of the good amplitudes, where these are not in memory."""
+
     amplitude: npt.NDArray[np.float32] | None
+    """Of the used frames."""
 
 
-def _survey(dataset: PtychoDataset, reciprocal: bool, memory_bytes: float) -> _Survey:
+def survey(dataset: PtychoDataset, reciprocal: bool, memory_bytes: float) -> Survey:
+    """Read all frames once; keep their amplitudes where these take no more than `memory_bytes`."""
     count, size = len(dataset), dataset.frame_shape[0]
     used, mean, total, place = np.zeros(count, bool), np.zeros((size, size)), 0.0, 0
     amplitude = np.empty((count, size, size), np.float32) if 4 * count * size**2 <= memory_bytes else None
@@ -124,7 +132,46 @@ def _survey(dataset: PtychoDataset, reciprocal: bool, memory_bytes: float) -> _S
         else:
             amplitude[place : place + len(roots)] = roots
             place += len(roots)
-    return _Survey(used, mean / max(1, used.sum()), total, None if amplitude is None else amplitude[:place])
+    return Survey(used, mean / max(1, used.sum()), total, None if amplitude is None else amplitude[:place])
+
+
+def first_probe(
+    dataset: PtychoDataset, mean: npt.NDArray[np.float64], propagator: Propagator, modes: int
+) -> tuple[ComplexArray, float]:
+    """Return (modes, H, W), the dataset's probe or a guess, on the scale of the mean frame, and the counts of that.
+
+    Parameters
+    ----------
+    dataset:
+        Its probe and mask; frames are not read.
+    mean:
+        (H, W) mean of the frames, as they hold it.
+    propagator:
+        From sample to detector.
+    modes:
+        How many.
+
+    Raises
+    ------
+    ReconstructionError
+        When the probe is not finite, or empty on the good pixels.
+    """
+    mask = np.zeros(mean.shape, bool) if dataset.mask is None else dataset.mask
+    if propagator.reciprocal:
+        mean, mask = scipy.fft.ifftshift(mean), scipy.fft.ifftshift(mask)
+    probe = _guess(mean, mask, propagator) if dataset.probe is None else dataset.probe.astype(np.complex64)
+    power = _power(probe, mask, propagator)
+    if not (np.isfinite(power) and power > 0):
+        raise ReconstructionError(
+            f"dataset {dataset.name or '(unnamed)'}: the probe's intensity on the good pixels sums to {power}; it must "
+            "be finite and above 0: mend the probe, or leave it out to have it guessed from the mean frame"
+        )
+    factor = float(np.sqrt(mean.sum() / power))
+    if abs(factor - 1) > 0.01:
+        logger.info("probe scaled by %.4g to the %.4g counts of a mean frame", factor, mean.sum())
+    probe = with_modes(np.asarray(probe * factor, np.complex64), modes)
+    probe *= np.float32(np.sqrt(mean.sum() / _power(probe, mask, propagator)))
+    return probe, float(mean.sum())
 
 
 def prepare(
@@ -177,7 +224,7 @@ def prepare(
     reciprocal = propagator.reciprocal
     grid = dataset.object_grid(margin)
     free = SHARE_OF_MEMORY * psutil.virtual_memory().available if memory_gb is None else memory_gb * 1e9
-    found = _survey(dataset, reciprocal, free)
+    found = survey(dataset, reciprocal, free)
     used, mean = found.used, found.mean
     if not used.any():
         raise ReconstructionError(
@@ -194,23 +241,9 @@ def prepare(
         numbers = np.flatnonzero(used)
         amplitudes = StreamedAmplitudes(dataset.frames, numbers, dataset.mask, reciprocal, corners, found.total)
         logger.info("dataset %s: amplitudes are streamed, they would take %.3g GB", name, 4e-9 * len(used) * size**2)
-    mask = np.zeros((size, size), bool) if dataset.mask is None else dataset.mask
-    if reciprocal:
-        mean, mask = scipy.fft.ifftshift(mean), scipy.fft.ifftshift(mask)
-    probe = _guess(mean, mask, propagator) if dataset.probe is None else dataset.probe.astype(np.complex64)
-    power = _power(probe, mask, propagator)
-    if not (np.isfinite(power) and power > 0):
-        raise ReconstructionError(
-            f"dataset {name}: the probe's intensity on the good pixels sums to {power}; it must be finite and above 0: "
-            "mend the probe, or leave it out to have it guessed from the mean frame"
-        )
-    factor = float(np.sqrt(mean.sum() / power))
-    if abs(factor - 1) > 0.01:
-        logger.info("dataset %s: probe scaled by %.4g to the %.4g counts of a mean frame", name, factor, mean.sum())
-    probe = with_modes(np.asarray(probe * factor, np.complex64), modes)
-    probe *= np.float32(np.sqrt(mean.sum() / _power(probe, mask, propagator)))
+    probe, counts = first_probe(dataset, mean, propagator, modes)
     start = Model(np.ones((slices, *grid.shape), np.complex64), probe[None], corners)
     sets = np.zeros(len(corners), np.int64)
     wavelength = None if dataset.geometry is None else dataset.geometry.wavelength_m
     distance = slice_distance_m if slices > 1 else None
-    return Problem(amplitudes, sets, grid, used, propagator, start, float(mean.sum()), distance, wavelength)
+    return Problem(amplitudes, sets, grid, used, propagator, start, counts, distance, wavelength)

@@ -62,10 +62,19 @@ RISE = 1.5
 """An epoch whose R-factor is that many times the best one has diverged."""
 
 
-def annealed(problem: Problem, kernels: Kernels, options: FastOptions, warm: bool = False) -> Iterator[EngineState]:
+def annealed(
+    problem: Problem,
+    kernels: Kernels,
+    options: FastOptions,
+    warm: bool = False,
+    done: int = 0,
+    correction: PositionCorrection | None = None,
+) -> Iterator[EngineState]:
     """Yield a state after each epoch, beginning at ``problem.start``.
 
-    `warm` is for a start that is sharp already, which positions rounded to whole pixels would blur.
+    `warm` is for a start that is sharp already, which positions rounded to whole pixels would blur; `done` the epochs
+    that ``problem.start`` has seen already, to go on where another run ended; `correction` what takes the place of the
+    usual one where positions are corrected.
 
     An epoch that ends with a number that is not finite, or with an error far above the best, is taken back and tried
     with half the step; after `PATIENCE` such epochs in a row it gives up.
@@ -75,14 +84,15 @@ def annealed(problem: Problem, kernels: Kernels, options: FastOptions, warm: boo
     ReconstructionError
         When the iteration diverges.
     """
-    rng, began = np.random.default_rng(options.seed), time.perf_counter()
+    rng, began = np.random.default_rng([options.seed, done] if done else options.seed), time.perf_counter()
     model, best, damping, failures = problem.start, np.inf, 1.0, 0
     velocity = np.zeros_like(model.object)
-    correction = PositionCorrection(problem) if options.position_correction else None
+    if correction is None and options.position_correction:
+        correction = PositionCorrection(problem)
     finest = max(options.subpixel, SUBPIXEL_OF_CORRECTION if correction else 1)
     finest = finest if problem.propagator.reciprocal else 1
     epochs = options.epochs or int(np.clip(round(20_000 / len(problem)), 30, 100))
-    epoch = 0
+    epoch = done
     while epoch < epochs:
         divisions = finest if warm or (3 if correction else 2) * epoch >= epochs else 1
         groups = problem.groups(model, divisions)

@@ -110,12 +110,16 @@ class PositionCorrection:
         What is reconstructed; its grid holds the positions as given.
     pace:
         How fast.
+    limits:
+        Lowest and highest corner that a frame may move to; None for those within the problem's grid. A part of an
+        object, with frames beyond it, has those of the whole.
     """
 
-    def __init__(self, problem: Problem, pace: Pace = Pace()) -> None:
+    def __init__(self, problem: Problem, pace: Pace = Pace(), limits: tuple[Points, Points] | None = None) -> None:
         self.given = np.asarray(problem.grid.corners[problem.used], np.float64)
         self._pace = pace
-        self._last = np.array(problem.grid.shape) - problem.amplitudes.size
+        self._within = np.array(problem.grid.shape) - problem.amplitudes.size
+        self._first, self._last = (np.zeros(2), self._within) if limits is None else limits
 
     def apply(self, model: Model, shifts: Points, epoch: int, epochs: int) -> Model:
         """Return the model with corners, and where these move together the object, moved.
@@ -144,7 +148,7 @@ class PositionCorrection:
         moves = _at_most(gain * (moves - moves.mean(axis=0)), longest)
         corners = model.corners + moves
         corners += (model.corners - corners).mean(axis=0)
-        return replace(model, object=self._carried(model, moves), corners=np.clip(corners, 0, self._last))
+        return replace(model, object=self._carried(model, moves), corners=np.clip(corners, self._first, self._last))
 
     def map_of(self, model: Model) -> AffineMap:
         """Return the affine map from the given corners to the model's."""
@@ -152,7 +156,7 @@ class PositionCorrection:
 
     def report(self, model: Model) -> str:
         """Tell people what was found, in one line."""
-        stopped = int(((model.corners <= 0) | (model.corners >= self._last)).any(axis=1).sum())
+        stopped = int(((model.corners <= self._first) | (model.corners >= self._last)).any(axis=1).sum())
         edge = f"; {stopped} frames stand at the edge of the object and may belong beyond it" if stopped else ""
         return f"positions: {self.map_of(model)}{edge}"
 
@@ -178,7 +182,9 @@ class PositionCorrection:
         """Return the object, moved by the mean of the frames that see each place."""
         shape = model.object.shape[1:]
         intensity = (np.abs(model.probe[0]) ** 2).sum(axis=0)
-        places = np.clip(np.rint(model.corners).astype(np.int64), 0, self._last)
+        places = np.rint(np.clip(model.corners, self._first, self._last)).astype(np.int64)
+        here = ((places >= 0) & (places <= self._within)).all(axis=1)
+        places, moves = places[here], moves[here]
         sums = np.zeros((3, *shape), np.float32)
         for image, values in zip(sums, (moves[:, 0], moves[:, 1], np.ones(len(moves))), strict=True):
             np.add.at(image, (places[:, 0], places[:, 1]), values)
