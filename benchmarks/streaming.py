@@ -75,9 +75,11 @@ def write(path: Path, count: int) -> None:
 def measure(path: Path, count: int, modes: int, threads: int, epochs: int) -> dict[str, object]:
     """Reconstruct the file's frames."""
     frames, where = Hdf5Frames(path, "frames"), places(count)
-    positions = (where * STEP + JITTER[tuple(where.T % PERIOD)]) * GEOMETRY.pixel_size_m(SIZE)
+    pixel, positions = GEOMETRY.pixel_size_m(SIZE), where * STEP + JITTER[tuple(where.T % PERIOD)]
     small = count <= IN_MEMORY
-    dataset = PtychoDataset(frames[:] if small else frames, positions, geometry=GEOMETRY, probe=probe()[None])
+    dataset = PtychoDataset(
+        frames[:] if small else frames, positions * pixel, GEOMETRY, pixel_size_m=pixel, probe=probe()[None]
+    )
     options = FastOptions(modes=modes, epochs=epochs, threads=threads, coarse_epochs=0, memory_gb=4 if small else 0.5)
     began = time.perf_counter()
     seconds, busy, r_factors, before, worked = [], [], [], None, 0.0
