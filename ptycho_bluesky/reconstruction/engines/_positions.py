@@ -119,7 +119,8 @@ class PositionCorrection:
         self.given = np.asarray(problem.grid.corners[problem.used], np.float64)
         self._pace = pace
         self._within = np.array(problem.grid.shape) - problem.amplitudes.size
-        self._first, self._last = (np.zeros(2), self._within) if limits is None else limits
+        self._first: Points = np.zeros(2) if limits is None else limits[0]
+        self._last: Points = np.asarray(self._within, np.float64) if limits is None else limits[1]
 
     def apply(self, model: Model, shifts: Points, epoch: int, epochs: int) -> Model:
         """Return the model with corners, and where these move together the object, moved.
@@ -180,6 +181,8 @@ class PositionCorrection:
 
     def _carried(self, model: Model, moves: Points) -> ComplexArray:
         """Return the object, moved by the mean of the frames that see each place."""
+        if np.linalg.norm(moves, axis=1).max() < WORTH_A_WARP_PX:
+            return model.object
         shape = model.object.shape[1:]
         intensity = (np.abs(model.probe[0]) ** 2).sum(axis=0)
         places = np.rint(np.clip(model.corners, self._first, self._last)).astype(np.int64)
