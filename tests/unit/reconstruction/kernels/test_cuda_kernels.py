@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho_bluesky.errors import ReconstructionError
+from ptycho_bluesky.reconstruction import reconstruct
 from ptycho_bluesky.reconstruction._amplitudes import MemoryAmplitudes
 from ptycho_bluesky.reconstruction._problem import prepare
-from ptycho_bluesky.reconstruction.kernels import Steps, kernels_for
+from ptycho_bluesky.reconstruction.engines import _batch_model
+from ptycho_bluesky.reconstruction.kernels import Steps, _batches, kernels_for
 from ptycho_bluesky.reconstruction.kernels import _frames as frames_there
 from ptycho_bluesky.reconstruction.kernels import _launch as launching
 from ptycho_bluesky.reconstruction.kernels._batches import BatchKernels
@@ -186,3 +188,20 @@ def test_a_step_that_cannot_be_captured_is_launched_kernel_by_kernel(host_launch
 def test_on_a_cpu_the_choice_stays_numba_or_torch(problem):
     assert kernels_for(problem, "cpu").name.startswith("numba")
     assert kernels_for(problem, "cpu", "torch").name == "torch, batches of 8"
+
+
+@pytest.mark.parametrize("engine", ["lsqml", "ml", "dm", "raar"])
+def test_batch_engines_get_with_raw_kernels_where_they_get_with_torch(host_launch, star, monkeypatch, engine):
+    few = slice(None, None, 6)
+    dataset = replace(star.dataset, frames=np.asarray(star.dataset.frames)[few], positions=star.dataset.positions[few])
+    options = {"epochs": 2, "modes": 2, "threads": 1}
+    plain = reconstruct(dataset, engine, options)
+
+    def raw(device: torch.device, transfer: torch.Tensor) -> CudaWaves:
+        return CudaWaves(device, transfer, host_launch)
+
+    monkeypatch.setattr(_batches, "waves_for", raw)
+    monkeypatch.setattr(_batch_model, "waves_for", raw)
+    mine = reconstruct(dataset, engine, options)
+    assert mine.provenance["kernels"].startswith("cuda, ") and plain.provenance["kernels"].startswith("torch, ")
+    np.testing.assert_allclose(mine.errors, plain.errors, rtol=1e-3)

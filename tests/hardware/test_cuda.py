@@ -1,0 +1,76 @@
+"""Reconstruction on a GPU: as good as on a CPU, the same with and without graphs, with every engine and data type."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ptycho_bluesky.reconstruction import ENGINES, reconstruct
+from ptycho_bluesky.reconstruction._problem import prepare
+from ptycho_bluesky.reconstruction.kernels import Steps, kernels_for
+from ptycho_bluesky.reconstruction.kernels._cuda_kernels import CudaKernels
+
+pytestmark = pytest.mark.hardware
+
+STEPS = Steps(object=0.8, probe=0.5, alpha_object=0.5, alpha_probe=1.0)
+
+
+@pytest.fixture(scope="module")
+def problem(scan):
+    return prepare(scan, 2)
+
+
+@pytest.fixture
+def make_kernels(problem, cuda):
+    pytest.importorskip("cupy", reason="CuPy is not installed (extras cuda12, cuda13)")
+    waves = kernels_for(problem, cuda).waves
+    return lambda **how: CudaKernels(problem, waves, **how)
+
+
+def swept(kernels, problem, epochs=3):
+    model, rng = problem.start, np.random.default_rng(3)
+    for _ in range(epochs):
+        result = kernels.sweep(model, problem.groups(model, 2), STEPS, rng)
+        model = result.model
+    return result
+
+
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_the_gpu_gets_where_the_cpu_gets(scan, cuda, kernels):
+    options = {"modes": 2, "epochs": 40, "kernels": kernels}
+    there = reconstruct(scan, "fast", options, device=cuda)
+    here = reconstruct(scan, "fast", {"modes": 2, "epochs": 40})
+    assert there.r_factor == pytest.approx(here.r_factor, rel=0.01)
+
+
+def test_graphs_change_nothing(problem, make_kernels):
+    captured, eager = make_kernels(), make_kernels(graphs=False)
+    a, b = swept(captured, problem), swept(eager, problem)
+    assert captured._place._graph is not None and eager._place._graph is None
+    assert a.error == pytest.approx(b.error, rel=1e-5)
+    # Atomic additions come in another order each time.
+    assert np.linalg.norm(a.model.object - b.model.object) < 1e-3 * np.linalg.norm(b.model.object)
+
+
+@pytest.mark.parametrize("data_type", ["auto", "uint16", "float16"])
+def test_smaller_types_of_frames_lead_to_the_same_place(problem, make_kernels, data_type):
+    full, small = (swept(make_kernels(data_type=kind), problem) for kind in ("float32", data_type))
+    assert small.error == pytest.approx(full.error, rel=1e-3)
+
+
+def test_nothing_waits_for_the_gpu_within_an_epoch(problem, make_kernels):
+    kernels = make_kernels()
+    swept(kernels, problem, 1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert np.isfinite(swept(kernels, problem, 2).error)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_every_engine_runs(scan, cuda, engine):
+    result = reconstruct(scan, engine, {"modes": 2, "epochs": 15}, device=cuda)
+    assert result.r_factor < 0.15
+    assert cuda in result.provenance["device"]
