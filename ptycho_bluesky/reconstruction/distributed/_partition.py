@@ -137,25 +137,25 @@ class Partition:
         ReconstructionError
             More ranks than frames, patches outside of the object, weights that are not positive.
         """
-        corners = np.array(corners, dtype=np.float64)
+        places: npt.NDArray[np.float64] = np.array(corners, dtype=np.float64)
         size = slice(0, frame_size)
         light = (size, size) if light is None else light
         speed = np.ones(max(ranks, 0)) if weights is None else np.array(weights, dtype=np.float64)
-        faults = _faults(corners, frame_size, shape, ranks, speed, margin, light)
+        faults = _faults(places, frame_size, shape, ranks, speed, margin, light)
         if faults:
             raise ReconstructionError(report("frames cannot be divided over ranks", faults))
         share = speed / speed.sum()
-        ends = np.rint(np.cumsum(share) * len(corners)).astype(int)
+        ends = np.rint(np.cumsum(share) * len(places)).astype(int)
         # A slow rank gets at least one frame: a tile has to be somewhere.
         numbers = np.arange(ranks)
         ends = np.maximum.accumulate(np.maximum(ends, 1) - numbers) + numbers
-        ends = np.minimum(ends, len(corners) - numbers[::-1])
-        curve = hilbert_order(corners)
-        place = np.empty(len(corners), np.int64)
-        place[curve] = np.arange(len(corners))
-        parts = np.split(_order(kind, corners, curve), ends[:-1])
+        ends = np.minimum(ends, len(places) - numbers[::-1])
+        curve = hilbert_order(places)
+        place = np.empty(len(places), np.int64)
+        place[curve] = np.arange(len(places))
+        parts = np.split(_order(kind, places, curve), ends[:-1])
         frames = [part[np.argsort(place[part])] for part in parts]
-        return cls(kind, corners, frame_size, shape, margin, light, share, frames)
+        return cls(kind, places, frame_size, shape, margin, light, share, frames)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -181,7 +181,7 @@ class Partition:
         first = np.floor(corners + inner[:, 0]).astype(np.int64) - self.margin
         last = np.ceil(corners + inner[:, 1]).astype(np.int64) + self.margin
         limits = np.array(self.shape)
-        return np.stack([np.clip(first, 0, limits), np.clip(last, 0, limits)], axis=-1)
+        return np.asarray(np.stack([np.clip(first, 0, limits), np.clip(last, 0, limits)], axis=-1))
 
     @cached_property
     def tiles(self) -> list[Box]:
@@ -203,7 +203,7 @@ class Partition:
 
     def _local(self, rank: int) -> npt.NDArray[np.int64]:
         rows, columns = self.tiles[rank]
-        return self._reach(self.frames[rank], self.light) - np.array([[rows.start], [columns.start]])
+        return self._reach(self.frames[rank], self.light) - np.array([[rows.start], [columns.start]], np.int64)
 
     def _shared(self, first: int, second: int) -> tuple[Box, npt.NDArray[np.bool_]] | None:
         """Return where two tiles overlap, and which pixels of that both ranks light; None where none is."""
