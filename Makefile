@@ -1,6 +1,7 @@
 # Everything sets itself up: a virtual environment in .venv with the pins of constraints.txt.
 #   make demo    the whole way on the simulated beamline: pictures and one JSON object
 #   make test    all tests          make lint / types / check    what CI runs before them
+#   make test-hardware   what needs a GPU: kernels against float64, sweeps, every engine
 #   make bench   beside the peers, which get an environment of their own: one hour
 #   make model   the shipped network, trained anew from simulated frames
 PYTHON ?= python3
@@ -8,13 +9,16 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types check bench model clean
+.PHONY: demo test test-hardware lint types check bench model clean
 
 demo: $(STAMP)
 	$(BIN)/ptycho-bluesky demo --output demo-output --json
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-hardware: $(STAMP)
+	$(BIN)/python -m pytest -m hardware tests/hardware tests/unit/reconstruction/kernels
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import torch
 from ptycho_bluesky.reconstruction import ENGINES, reconstruct
 from ptycho_bluesky.reconstruction._problem import prepare
 from ptycho_bluesky.reconstruction.kernels import Steps, kernels_for
+from ptycho_bluesky.reconstruction.kernels._batches import BatchKernels
 from ptycho_bluesky.reconstruction.kernels._cuda_kernels import CudaKernels
 
 pytestmark = pytest.mark.hardware
@@ -36,12 +37,18 @@ def swept(kernels, problem, epochs=3):
     return result
 
 
+def test_a_sweep_is_that_of_the_cpu(problem, make_kernels):
+    a, b = swept(make_kernels(batch=8), problem), swept(BatchKernels(problem, "cpu", batch=8), problem)
+    assert a.error == pytest.approx(b.error, rel=0.01)
+    assert np.linalg.norm(a.model.object - b.model.object) < 0.01 * np.linalg.norm(b.model.object)
+
+
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
 def test_the_gpu_gets_where_the_cpu_gets(scan, cuda, kernels):
-    options = {"modes": 2, "epochs": 40, "kernels": kernels}
-    there = reconstruct(scan, "fast", options, device=cuda)
+    """Frame by frame, an epoch brings more than by batches: four of these for one of those."""
+    there = reconstruct(scan, "fast", {"modes": 2, "epochs": 160, "kernels": kernels}, device=cuda)
     here = reconstruct(scan, "fast", {"modes": 2, "epochs": 40})
-    assert there.r_factor == pytest.approx(here.r_factor, rel=0.01)
+    assert there.r_factor < 1.01 * here.r_factor
 
 
 def test_graphs_change_nothing(problem, make_kernels):

@@ -67,7 +67,8 @@ class BatchKernels:
     threads:
         CPU threads; None for torch's own number.
     batch:
-        Frames of a batch; None for 8 on a CPU, 32 elsewhere.
+        Frames of a batch; None for 8 on a CPU, elsewhere for a sixteenth of all, but 8 to 32: the more of them act
+        together, the less an epoch brings.
     waves:
         The operations on waves, for the problem's transfer function; None for the fastest that the device has.
     """
@@ -85,7 +86,8 @@ class BatchKernels:
         self.waves = waves or waves_for(self._device, transfer)
         self._between = TorchWaves(self._device, self._tensor(slice_transfer(problem)))
         self.device, self.problem = str(self._device), problem
-        self.batch = max(1, min(batch or (8 if self._device.type == "cpu" else 32), len(problem)))
+        usual = 8 if self._device.type == "cpu" else int(np.clip(len(problem) // 16, 8, 32))
+        self.batch = max(1, min(batch or usual, len(problem)))
         self.name = f"{self.waves.name}, batches of {self.batch}"
         self._threads = threads
 

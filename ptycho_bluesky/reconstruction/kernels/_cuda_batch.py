@@ -99,7 +99,7 @@ class CudaBatch:
                 self._step()
             torch.cuda.current_stream(self._waves.device).wait_stream(beside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.device(self._waves.device), torch.cuda.graph(graph):
                 self._step()
             self._graph = graph
         except RuntimeError as error:

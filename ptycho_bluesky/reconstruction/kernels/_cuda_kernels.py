@@ -37,7 +37,7 @@ class CudaKernels(BatchKernels):
     data_type:
         Of the frames on the device, see :class:`DeviceFrames`.
     batch:
-        Frames of a batch; None for 32, 8 on a CPU.
+        Frames of a batch; None for the number of :class:`BatchKernels`.
     graphs:
         Whether to capture graphs; without them every kernel is launched from Python.
     """
@@ -57,6 +57,11 @@ class CudaKernels(BatchKernels):
         self._returned: ComplexArray | None = None
         """The object that the last sweep returned, which the device still has."""
 
+    @property
+    def data_type(self) -> str:
+        """What frames are stored as: ``"float32"``, ``"float16"`` or ``"uint16"``."""
+        return self._frames.kind
+
     @torch.inference_mode()
     def sweep(self, model: Model, groups: ProbeGroups, steps: Steps, rng: np.random.Generator) -> Swept:
         """Update the model with every frame once; return it with the R-factor seen on the way."""
@@ -64,7 +69,7 @@ class CudaKernels(BatchKernels):
             return super().sweep(model, groups, steps, rng)
         probes = _Probes(model.probe, groups, self._fused.device)
         batch = self._begin(model, len(groups.sets), steps)
-        batch.kind = self._frames.kind
+        batch.kind = self.data_type
         for there in self._frames.load(rng.permutation(len(self.problem.amplitudes.blocks))):
             batch.stored = there.stored
             probes.spread(batch.copies)
