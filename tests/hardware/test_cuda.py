@@ -8,7 +8,7 @@ import torch
 
 from ptycho_bluesky.reconstruction import ENGINES, reconstruct
 from ptycho_bluesky.reconstruction._problem import prepare
-from ptycho_bluesky.reconstruction.kernels import Steps, kernels_for
+from ptycho_bluesky.reconstruction.kernels import Steps, _cuda_kernels, kernels_for
 from ptycho_bluesky.reconstruction.kernels._batches import BatchKernels
 from ptycho_bluesky.reconstruction.kernels._cuda_kernels import CudaKernels
 
@@ -66,12 +66,19 @@ def test_smaller_types_of_frames_lead_to_the_same_place(problem, make_kernels, d
     assert small.error == pytest.approx(full.error, rel=1e-3)
 
 
-def test_nothing_waits_for_the_gpu_within_an_epoch(problem, make_kernels):
-    kernels = make_kernels()
-    swept(kernels, problem, 1)
+def test_nothing_waits_for_the_gpu_until_the_model_comes_back(problem, make_kernels, monkeypatch):
+    kernels, groups, rng = make_kernels(), problem.groups(problem.start, 2), np.random.default_rng(0)
+    kernels.sweep(problem.start, groups, STEPS, rng)  # compiles and captures
+    come_back = _cuda_kernels._here
+
+    def waiting(tensors):
+        torch.cuda.set_sync_debug_mode("default")
+        return come_back(tensors)
+
+    monkeypatch.setattr(_cuda_kernels, "_here", waiting)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        assert np.isfinite(swept(kernels, problem, 2).error)
+        assert np.isfinite(kernels.sweep(problem.start, groups, STEPS, rng).error)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

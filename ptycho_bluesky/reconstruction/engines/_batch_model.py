@@ -14,6 +14,7 @@ from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import Model, Variation
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.kernels._cuda import waves_for
+from ptycho_bluesky.reconstruction.kernels._frames import DeviceFrames
 from ptycho_bluesky.reconstruction.kernels._torch import TorchWaves, device_named, power
 from ptycho_bluesky.reconstruction.kernels._waves import Noise
 
@@ -165,6 +166,7 @@ class BatchProblem:
         self._device, self._precision, self.problem = device_named(device), precision, problem
         single, transfer = precision == torch.float32, self.tensor(problem.transfer)
         self.waves = waves_for(self._device, transfer) if single else TorchWaves(self._device, transfer)
+        self._frames = DeviceFrames(problem.amplitudes, self._device)
         self.device = str(self._device)
         self.batch_size = min(batch_size or (16 if self._device.type == "cpu" else 64), len(problem))
         self.name = f"{self.waves.name}, batches of {self.batch_size}"
@@ -187,13 +189,11 @@ class BatchProblem:
         self, kind: BatchKind = "compact", rng: np.random.Generator | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield numbers (B,) and amplitudes (B, H, W) of each batch, in random order where there is an `rng`."""
-        amplitudes = self.problem.amplitudes
-        blocks = np.arange(len(amplitudes.blocks))
-        for block in amplitudes.load(blocks if rng is None else rng.permutation(blocks)):
-            frames, rows, amplitude = (self.tensor(v) for v in (block.frames, block.rows, block.amplitude))
+        blocks = np.arange(len(self.problem.amplitudes.blocks))
+        for block in self._frames.load(blocks if rng is None else rng.permutation(blocks)):
+            frames = self.tensor(block.frames)
             for places in self._places(len(block.frames), kind, rng):
-                there = self.tensor(places)
-                yield frames[there], amplitude[rows[there]]
+                yield frames[self.tensor(places)], block.amplitude(places).to(self._precision)
 
     def _places(self, count: int, kind: BatchKind, rng: np.random.Generator | None) -> list[npt.NDArray[np.int64]]:
         """Cut a block, in Hilbert order, into runs of neighbours, or take for each batch one frame of each range."""

@@ -58,7 +58,7 @@ class EngineOptions(BaseModel):
     """``auto`` (numba on a CPU, raw CUDA kernels on a GPU with CuPy, else torch), ``numba`` or ``torch``."""
 
     data_type: DataType = "auto"
-    """Of the frames in a GPU's memory, for engine ``fast`` on raw CUDA kernels: ``auto`` (counts as ``uint16`` where they
+    """Of the frames in a GPU's memory, for engine ``fast``: ``auto`` (counts as ``uint16`` where they
     are whole numbers up to 65534, which loses nothing, else ``float32``), one of these, or amplitudes as ``float16``,
     whose rounding stays below the noise up to about a million counts a pixel."""
 

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from ptycho_bluesky.errors import ReconstructionError
-from ptycho_bluesky.reconstruction._amplitudes import Block, Numbers
+from ptycho_bluesky.reconstruction._amplitudes import Numbers
 from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import Model
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction._slices import slice_transfer
 from ptycho_bluesky.reconstruction.kernels._cuda import waves_for
-from ptycho_bluesky.reconstruction.kernels._protocol import Steps, Swept
+from ptycho_bluesky.reconstruction.kernels._frames import DeviceFrames, FramesThere
+from ptycho_bluesky.reconstruction.kernels._protocol import DataType, Steps, Swept
 from ptycho_bluesky.reconstruction.kernels._torch import TorchWaves, device_named, power
 from ptycho_bluesky.reconstruction.kernels._waves import WaveKernels
 
@@ -71,6 +72,8 @@ class BatchKernels:
         together, the less an epoch brings.
     waves:
         The operations on waves, for the problem's transfer function; None for the fastest that the device has.
+    data_type:
+        Of the frames on the device, see :class:`DeviceFrames`.
     """
 
     def __init__(
@@ -80,11 +83,13 @@ class BatchKernels:
         threads: int | None = None,
         batch: int | None = None,
         waves: WaveKernels | None = None,
+        data_type: DataType = "auto",
     ) -> None:
         self._device = device_named(device)
         transfer = torch.from_numpy(np.ascontiguousarray(problem.transfer)).to(self._device)
         self.waves = waves or waves_for(self._device, transfer)
         self._between = TorchWaves(self._device, self._tensor(slice_transfer(problem)))
+        self._frames = DeviceFrames(problem.amplitudes, self._device, data_type)
         self.device, self.problem = str(self._device), problem
         usual = 8 if self._device.type == "cpu" else int(np.clip(len(problem) // 16, 8, 32))
         self.batch = max(1, min(batch or usual, len(problem)))
@@ -94,7 +99,7 @@ class BatchKernels:
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
-    def _batches(self, block: Block, rng: np.random.Generator | None) -> Iterator[Numbers]:
+    def _batches(self, block: FramesThere, rng: np.random.Generator | None) -> Iterator[Numbers]:
         """Yield places in `block` of the frames of each batch; in order where there is no `rng`."""
         places = np.arange(len(block.frames))
         if rng is None:
@@ -124,20 +129,14 @@ class BatchKernels:
         corners, of_frame = self._tensor(groups.corners), self._tensor(groups.of_frame)
         error = torch.zeros((), dtype=torch.float64, device=self._device)
         found = torch.zeros((len(self.problem), 2), device=self._device) if steps.find_shifts else None
-        for block in self.problem.amplitudes.load(rng.permutation(len(self.problem.amplitudes.blocks))):
-            probes = self._tensor(groups.spread(probe))
-            frames, rows, amplitude = (
-                self._tensor(block.frames),
-                self._tensor(block.rows),
-                self._tensor(block.amplitude),
-            )
+        for block in self._frames.load(rng.permutation(len(self.problem.amplitudes.blocks))):
+            probes, frames = self._tensor(groups.spread(probe)), self._tensor(block.frames)
             for batch in self._batches(block, rng):
-                places = self._tensor(batch)
-                chosen = frames[places]
+                chosen = frames[self._tensor(batch)]
                 mine, corner = of_frame[chosen], corners[chosen]
                 light = self._light(obj, probes, mine, corner)
                 waves = self.waves.to_detector(self.waves.exit_waves(obj[-1], *light[-1], corner))
-                waves, seen = self.waves.project(waves, amplitude[rows[places]])
+                waves, seen = self.waves.project(waves, block.amplitude(batch))
                 error += seen.sum(dtype=torch.float64)
                 difference = self.waves.to_sample(waves) - self.waves.exit_waves(obj[-1], *light[-1], corner)
                 for number in range(len(obj) - 1, 0, -1):
@@ -163,13 +162,13 @@ class BatchKernels:
 
         def sums(factor: float) -> tuple[float, float, float]:
             total = torch.zeros(3, dtype=torch.float64, device=self._device)
-            for block in self.problem.amplitudes.load(range(len(self.problem.amplitudes.blocks))):
+            for block in self._frames.load(range(len(self.problem.amplitudes.blocks))):
                 for batch in self._batches(block, None):
                     chosen = self._tensor(block.frames[batch])
                     light = self._light(obj, probes, of_frame[chosen], corners[chosen])
                     waves = self.waves.exit_waves(obj[-1], *light[-1], corners[chosen])
                     modulus = power(self.waves.to_detector(waves)).sum(dim=1).sqrt()
-                    amplitude = self._tensor(block.amplitude[block.rows[batch]])
+                    amplitude = block.amplitude(batch)
                     good = amplitude >= 0
                     seen, measured = torch.where(good, modulus, 0).double(), amplitude.clamp_min(0).double()
                     absolute = (factor * seen - measured).abs().sum()

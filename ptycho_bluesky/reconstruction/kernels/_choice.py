@@ -24,7 +24,7 @@ def kernels_for(
     """Return the kernels for a device; ``"auto"`` takes numba on a CPU, raw CUDA kernels with CuPy, else torch.
 
     The numba kernels transform lengths without prime factors above 7, which detectors and crops have; ``"auto"`` takes
-    torch for others. `data_type` is that of the frames in a GPU's memory, for raw CUDA kernels.
+    torch for others. `data_type` is that of the frames in a GPU's memory.
 
     Raises
     ------
@@ -66,4 +66,4 @@ def _by_batches(problem: Problem, device: str, backend: Backend, threads: int | 
     waves = TorchWaves(place, transfer) if backend == "torch" else waves_for(place, transfer)
     if isinstance(waves, CudaWaves):
         return CudaKernels(problem, waves, data_type)
-    return BatchKernels(problem, device, threads, waves=waves)
+    return BatchKernels(problem, device, threads, waves=waves, data_type=data_type)

@@ -16,7 +16,7 @@ from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.kernels._batches import BatchKernels
 from ptycho_bluesky.reconstruction.kernels._cuda import CudaWaves
 from ptycho_bluesky.reconstruction.kernels._cuda_batch import CudaBatch
-from ptycho_bluesky.reconstruction.kernels._frames import DeviceFrames, FramesThere
+from ptycho_bluesky.reconstruction.kernels._frames import FramesThere
 from ptycho_bluesky.reconstruction.kernels._protocol import DataType, Steps, Swept
 
 __all__ = ["CudaKernels"]
@@ -50,9 +50,8 @@ class CudaKernels(BatchKernels):
         batch: int | None = None,
         graphs: bool = True,
     ) -> None:
-        super().__init__(problem, str(waves.device), batch=batch, waves=waves)
+        super().__init__(problem, str(waves.device), batch=batch, waves=waves, data_type=data_type)
         self._fused, self._graphs = waves, graphs and waves.device.type == "cuda"
-        self._frames = DeviceFrames(problem.amplitudes, waves.device, data_type)
         self._place: CudaBatch | None = None
         self._returned: ComplexArray | None = None
         """The object that the last sweep returned, which the device still has."""

@@ -84,6 +84,14 @@ class FramesThere:
     stored: torch.Tensor
     """(K, H, W) of the data type. On a GPU it is the same tensor for every block, which captured graphs rely on."""
 
+    kind: str
+    """``"float32"``, ``"float16"`` or ``"uint16"``."""
+
+    def amplitude(self, places: Numbers | slice) -> torch.Tensor:
+        """Return (B, H, W) float32, the amplitudes of the frames at some places of the block."""
+        rows = torch.from_numpy(self.rows[places]).to(self.stored.device, non_blocking=True)
+        return decoded(self.stored[rows], self.kind)
+
 
 class DeviceFrames:
     """The frames of a problem on a device.
@@ -128,20 +136,20 @@ class DeviceFrames:
         if self._free is None:
             for block in self._amplitudes.load(order):
                 if self.kind == "float32":
-                    yield FramesThere(block.frames, block.rows, torch.from_numpy(block.amplitude))
+                    yield FramesThere(block.frames, block.rows, torch.from_numpy(block.amplitude), self.kind)
                 else:
                     packed = self._packed(block.amplitude[block.rows])
-                    yield FramesThere(block.frames, np.arange(len(block.frames)), packed)
+                    yield FramesThere(block.frames, np.arange(len(block.frames)), packed, self.kind)
             return
         place = self._fill_place(self._free) if self._place is None else self._place
         if self._resident:
             for number in order:
                 frames = self._amplitudes.blocks[number]
-                yield FramesThere(frames, frames, place)
+                yield FramesThere(frames, frames, place, self.kind)
             return
         for block in self._amplitudes.load(order):
             place[: len(block.frames)].copy_(self._packed(block.amplitude[block.rows]))
-            yield FramesThere(block.frames, np.arange(len(block.frames)), place)
+            yield FramesThere(block.frames, np.arange(len(block.frames)), place, self.kind)
 
     def _packed(self, amplitude: FloatFrames) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(encoded(amplitude, self.kind)))

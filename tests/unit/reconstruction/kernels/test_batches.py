@@ -30,7 +30,7 @@ def test_a_batch_of_one_sweeps_as_the_sequential_kernels_do(problem):
 
 def test_all_frames_are_visited_once_a_sweep_and_those_of_a_batch_lie_apart(problem):
     kernels = BatchKernels(problem, "cpu", threads=1, batch=8)
-    (block,) = problem.amplitudes.load([0])
+    (block,) = kernels._frames.load([0])
     batches = list(kernels._batches(block, np.random.default_rng(0)))
     assert sorted(np.concatenate(batches)) == list(range(len(problem)))
     corners = problem.start.corners[block.frames]
