@@ -19,7 +19,7 @@ from ptycho_bluesky.reconstruction._amplitudes import BAD_PIXEL, MemoryAmplitude
 from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._problem import Problem
 
-__all__ = ["can_be_coarser", "coarser", "finer"]
+__all__ = ["SMALLEST", "can_be_coarser", "coarser", "finer", "finer_probe", "middle", "resized"]
 
 SMALLEST = 32
 """Pixels of a coarse frame; with fewer the probe is no longer to be told."""
@@ -32,20 +32,20 @@ def can_be_coarser(problem: Problem, factor: int = 2) -> bool:
     return problem.propagator.reciprocal and in_memory and size % factor == 0 and size // factor >= SMALLEST
 
 
-def _middle(size: int, small: int) -> npt.NDArray[np.int64]:
+def middle(size: int, small: int) -> npt.NDArray[np.int64]:
     """Return the places of the `small` lowest frequencies among `size`, zero frequency at the corner."""
     return np.concatenate([np.arange(small - small // 2), np.arange(size - small // 2, size)])
 
 
-def _resized(waves: ComplexArray, size: int) -> ComplexArray:
+def resized(waves: ComplexArray, size: int) -> ComplexArray:
     """Return waves (..., H, W) on `size` pixels of the same field, by their spectrum; counts stay (unitary)."""
     before = waves.shape[-1]
     spectrum = scipy.fft.fft2(scipy.fft.ifftshift(waves, axes=(-2, -1)), norm="ortho")
     small = min(before, size)
-    old, new = np.ix_(*[_middle(before, small)] * 2), np.ix_(*[_middle(size, small)] * 2)
-    resized = np.zeros((*waves.shape[:-2], size, size), np.complex64)
-    resized[..., new[0], new[1]] = spectrum[..., old[0], old[1]]
-    return np.asarray(scipy.fft.fftshift(scipy.fft.ifft2(resized, norm="ortho"), axes=(-2, -1)), np.complex64)
+    old, new = np.ix_(*[middle(before, small)] * 2), np.ix_(*[middle(size, small)] * 2)
+    found = np.zeros((*waves.shape[:-2], size, size), np.complex64)
+    found[..., new[0], new[1]] = spectrum[..., old[0], old[1]]
+    return np.asarray(scipy.fft.fftshift(scipy.fft.ifft2(found, norm="ortho"), axes=(-2, -1)), np.complex64)
 
 
 def coarser(problem: Problem, factor: int = 2) -> Problem:
@@ -55,7 +55,7 @@ def coarser(problem: Problem, factor: int = 2) -> Problem:
     """
     size = problem.amplitudes.size
     small = size // factor
-    kept = _middle(size, small)
+    kept = middle(size, small)
     amplitude = np.ascontiguousarray(problem.amplitudes.of(np.arange(len(problem)))[:, kept[:, None], kept[None]])
     corners = problem.start.corners / factor
     shape = tuple(int(-(-n // factor)) + 1 for n in problem.grid.shape)
@@ -63,7 +63,7 @@ def coarser(problem: Problem, factor: int = 2) -> Problem:
         (shape[0], shape[1]), problem.grid.corners / factor, problem.grid.origin, problem.grid.pixel_size * factor
     )
     obj = np.stack([_sampled(image, 1.0 / factor, shape) for image in problem.start.object])
-    probe = _resized(problem.start.probe, small)
+    probe = resized(problem.start.probe, small)
     mean = float((np.where(amplitude == BAD_PIXEL, 0, amplitude) ** 2).sum(dtype=np.float64)) / len(amplitude)
     start = Model(obj, probe, corners)
     return replace(
@@ -76,16 +76,17 @@ def coarser(problem: Problem, factor: int = 2) -> Problem:
     )
 
 
-def finer(problem: Problem, model: Model) -> Problem:
-    """Return `problem` begun at the model of a coarser one.
+def finer_probe(coarse: ComplexArray, start: ComplexArray) -> ComplexArray:
+    """Return a coarse probe on the pixels of `start`; what it cannot hold, beyond its spectrum, is that of `start`."""
+    beyond = start - resized(resized(start, coarse.shape[-1]), start.shape[-1])
+    return np.asarray(resized(coarse, start.shape[-1]) + beyond, np.complex64)
 
-    What the coarse probe cannot hold, its spectrum beyond the coarse frame, is that of ``problem.start``.
-    """
+
+def finer(problem: Problem, model: Model) -> Problem:
+    """Return `problem` begun at the model of a coarser one."""
     factor = problem.amplitudes.size // model.probe.shape[-1]
     obj = np.stack([_sampled(image, float(factor), problem.grid.shape) for image in model.object])
-    size = model.probe.shape[-1]
-    beyond = problem.start.probe - _resized(_resized(problem.start.probe, size), problem.amplitudes.size)
-    probe = _resized(model.probe, problem.amplitudes.size) + beyond
+    probe = finer_probe(model.probe, problem.start.probe)
     return replace(problem, start=replace(problem.start, object=obj, probe=probe, corners=model.corners * factor))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 from ptycho_bluesky.reconstruction._distance import refined_distance
 from ptycho_bluesky.reconstruction._growing import GrowingDataset, follow
 from ptycho_bluesky.reconstruction._joint import Shared, joined
-from ptycho_bluesky.reconstruction._result import finish, software_versions
+from ptycho_bluesky.reconstruction._result import finish, provenance_of
 from ptycho_bluesky.reconstruction._start import Start, begun_from
 from ptycho_bluesky.reconstruction.engines import ENGINES, BaseEngine, EngineOptions, EngineState
 
@@ -177,23 +176,8 @@ def _finished(dataset: PtychoDataset, run: _Run, engine: BaseEngine[Any], option
     state = run.state
     if state is None:
         raise ReconstructionError(f"engine {engine.name!r} ended without a single epoch")
-    provenance = {
-        "dataset": dataset.name,
-        "frames_used": int(state.problem.used.sum()),
-        "frames_left_out": int((~state.problem.used).sum()),
-        "software": software_versions(),
-        "host": platform.node(),
-        "device": engine.device,
-        "ranks": 1,
-        "kernels": state.kernels.name,
-        "epochs": state.epoch,
-        "seconds": round(time.perf_counter() - run.began, 4),
-        "seconds_iterating": round(state.seconds, 4),
-        "seconds_per_epoch": round(state.seconds / state.epoch, 5),
-        "stopped_early": run.stopped or None,
-        "messages": run.messages,
-        "geometry": None if dataset.geometry is None else dataset.geometry.model_dump(mode="json"),
-    }
+    seconds = time.perf_counter() - run.began
+    provenance = provenance_of(dataset, state, engine.device, seconds, run.stopped, run.messages)
     parameters = options.model_dump(mode="json")
     return finish(dataset, state, run.r_factor, run.errors, engine.name, parameters, provenance)
 

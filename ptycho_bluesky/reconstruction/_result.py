@@ -15,7 +15,7 @@ from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.engines._state import EngineState
 
-__all__ = ["coverage", "finish", "settled", "software_versions"]
+__all__ = ["coverage", "finish", "provenance_of", "settled", "software_versions"]
 
 
 def coverage(problem: Problem, model: Model) -> npt.NDArray[np.float32]:
@@ -71,6 +71,29 @@ def software_versions() -> dict[str, str]:
         except PackageNotFoundError:  # torch or a transform that this machine goes without
             continue
     return versions
+
+
+def provenance_of(
+    dataset: PtychoDataset, state: EngineState, device: str, seconds: float, stopped: str, messages: list[str]
+) -> dict[str, Any]:
+    """Return how a result came about: frames, software, machine, timings, why it stopped early if it did."""
+    return {
+        "dataset": dataset.name,
+        "frames_used": int(state.problem.used.sum()),
+        "frames_left_out": int((~state.problem.used).sum()),
+        "software": software_versions(),
+        "host": platform.node(),
+        "device": device,
+        "ranks": 1,
+        "kernels": state.kernels.name,
+        "epochs": state.epoch,
+        "seconds": round(seconds, 4),
+        "seconds_iterating": round(state.seconds, 4),
+        "seconds_per_epoch": round(state.seconds / state.epoch, 5),
+        "stopped_early": stopped or None,
+        "messages": messages,
+        "geometry": None if dataset.geometry is None else dataset.geometry.model_dump(mode="json"),
+    }
 
 
 def _positions(dataset: PtychoDataset, problem: Problem, model: Model) -> npt.NDArray[np.float64]:

@@ -59,10 +59,8 @@ class BaseEngine(ABC, Generic[_Options]):
     def prepare(self, dataset: PtychoDataset, options: _Options) -> Problem:
         """Return the problem that :meth:`iterate` begins with; a missing far-field probe is guessed."""
         refuse_unsupported(self.name, options, self.supports)
-        if dataset.probe is None and dataset.modality == "far-field":
-            dataset = replace(dataset, probe=guess_probe(dataset.validate(), self._tried_out(options)))
         return prepare(
-            dataset,
+            self.with_probe(dataset, options),
             options.modes,
             margin=MARGIN_FOR_CORRECTION if options.position_correction else MARGIN,
             memory_gb=options.memory_gb,
@@ -70,6 +68,12 @@ class BaseEngine(ABC, Generic[_Options]):
             slice_distance_m=options.slice_distance_m,
             near_field=options.near_field,
         )
+
+    def with_probe(self, dataset: PtychoDataset, options: _Options) -> PtychoDataset:
+        """Return the dataset with a probe to begin with, guessed where a far-field one is missing."""
+        if dataset.probe is not None or dataset.modality != "far-field":
+            return dataset
+        return replace(dataset, probe=guess_probe(dataset.validate(), self._tried_out(options)))
 
     @abstractmethod
     def iterate(self, problem: Problem, options: _Options) -> Iterator[EngineState]:

@@ -1,0 +1,97 @@
+"""What ranks are told: options of the work together, and the file that brings all of it to each of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ptycho_bluesky.errors import ReconstructionError, report
+
+__all__ = ["PROGRESS", "STOP", "RankOptions", "RankSpec"]
+
+PROGRESS, STOP = "progress.jsonl", "stop"
+"""Files in the ranks' folder: a line for each epoch, and the one whose presence asks all ranks to stop."""
+
+
+class RankOptions(BaseModel):
+    """How ranks work together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    exchanges: int = Field(default=2, ge=1, le=100)
+    """Times an epoch that ranks agree on shared pixels and on the probe."""
+
+    wire: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of object and probe between ranks; what is kept is float32."""
+
+    nodes: list[int] | None = None
+    """Node of each rank, any numbers; None groups ranks by host name."""
+
+    weights: list[float] | None = None
+    """Speed of each rank in any unit: a rank of twice the weight has twice the frames. None for equal shares. Left out
+    of account where the number of ranks is another one, as after a lost node."""
+
+    balance: Literal["given", "measured"] = "given"
+    """``measured`` divides frames anew after the second epoch, by the speeds that were seen; the result then depends on
+    the machine's timing."""
+
+    timeout_s: float = Field(default=120.0, gt=0, le=86_400)
+    """Longest wait for other ranks, seconds; longer than one of them needs for a part of an epoch."""
+
+    checkpoint_share: float = Field(default=0.02, ge=0, le=1)
+    """Most of the time that checkpoints may take; 0 for none."""
+
+
+class RankSpec(BaseModel):
+    """All that a rank needs to know, as a JSON file that every rank can read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: Path
+    """File that every rank can read; from an HDF5 file each reads its own frames alone."""
+
+    load: dict[str, Any] = Field(default_factory=dict)
+    """Options of ``load_dataset``."""
+
+    name: str | None = None
+    """Of the dataset, where the file's own is not the one to go by."""
+
+    engine: Literal["fast"] = "fast"
+    """Engines that work on tiles."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the engine."""
+
+    ranks: RankOptions = Field(default_factory=RankOptions)
+    """How ranks work together."""
+
+    device: str = Field(default="cpu", pattern="^(cpu|cuda)$")
+    """``cpu``, or ``cuda`` for the GPU with the rank's number on its node."""
+
+    folder: Path
+    """For checkpoints, progress and messages; every rank can write there."""
+
+    output: Path
+    """HDF5 file for the result."""
+
+    max_seconds: float | None = Field(default=None, gt=0)
+    """No epoch begins after so long; None for no limit."""
+
+    @classmethod
+    def read(cls, path: str | Path) -> RankSpec:
+        """Return what a JSON file says.
+
+        Raises
+        ------
+        ReconstructionError
+            When the file cannot be read, or says what is not allowed.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_bytes())
+        except OSError as error:
+            raise ReconstructionError(f"the ranks' file {path} cannot be read: {error}") from None
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
+            raise ReconstructionError(report(f"the ranks' file {path}", faults)) from None

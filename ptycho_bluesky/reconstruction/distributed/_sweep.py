@@ -1,0 +1,218 @@
+"""An epoch of one rank among others: border frames first, so that halos travel while the interior is worked on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ptycho_bluesky.reconstruction._amplitudes import BLOCK, Numbers
+from ptycho_bluesky.reconstruction._groups import ProbeGroups
+from ptycho_bluesky.reconstruction._model import ComplexArray, Model
+from ptycho_bluesky.reconstruction._problem import Problem
+from ptycho_bluesky.reconstruction.distributed._communicator import Communicator, Pending
+from ptycho_bluesky.reconstruction.distributed._field import OwnAmplitudes
+from ptycho_bluesky.reconstruction.distributed._partition import Partition
+from ptycho_bluesky.reconstruction.distributed._pieces import illumination
+from ptycho_bluesky.reconstruction.kernels import Kernels, Steps, Swept
+
+__all__ = ["RankKernels"]
+
+
+class _Halos:
+    """Pixels that a rank shares, and the mean over all that light them.
+
+    Weights are light, as between the threads of the CPU kernels. Each rank computes them for itself and for its
+    neighbours from what all know, positions and probe, in one and the same order.
+    """
+
+    def __init__(self, partition: Partition, rank: int, communicator: Communicator) -> None:
+        self._partition, self._rank, self._communicator = partition, rank, communicator
+        self._tile = partition.tiles[rank]
+        shape = self._tile[0].stop - self._tile[0].start, self._tile[1].stop - self._tile[1].start
+        self._shape = shape
+        flat = {}
+        for halo in partition.halos_of(rank):
+            rows, columns = halo.inside(self._tile)
+            flat[halo.other(rank)] = rows.astype(np.int64) * shape[1] + columns
+        self._pixels = np.unique(np.concatenate([*flat.values(), np.empty(0, np.int64)]))
+        self._places = {other: np.searchsorted(self._pixels, pixels) for other, pixels in flat.items()}
+        self._everywhere = np.arange(len(self._pixels))
+        self._shares: dict[int, npt.NDArray[np.float32]] = {}
+
+    def weigh(self, corners: npt.NDArray[np.float64], probe: ComplexArray) -> None:
+        """Compute the weights anew, from corners (N, 2) within the tile and the probe."""
+        weights, total = {}, np.full(len(self._pixels), 1e-30, np.float32)
+        for one in sorted([self._rank, *self._places]):
+            light = illumination(corners[self._partition.frames[one]], probe, self._shape).ravel()
+            places = self._everywhere if one == self._rank else self._places[one]
+            weights[one] = light[self._pixels[places]]
+            total[places] += weights[one]
+        self._shares = {
+            one: weight / total[self._everywhere if one == self._rank else self._places[one]]
+            for one, weight in weights.items()
+        }
+
+    def start(self, obj: ComplexArray) -> tuple[ComplexArray, Pending]:
+        """Send what neighbours share of obj (slices, Y, X)."""
+        now = obj.reshape(len(obj), -1)[:, self._pixels]
+        values = {other: torch.from_numpy(now[:, places]) for other, places in self._places.items()}
+        return now, self._communicator.start_halo(values)
+
+    def finish(self, started: tuple[ComplexArray, Pending], obj: ComplexArray) -> None:
+        """Move shared pixels of obj to the mean; what was learnt about them meanwhile stays."""
+        now, pending = started
+        came = {other: values.numpy() for other, values in pending.finish().items()}
+        if not len(self._pixels):
+            return
+        mean = np.zeros_like(now)
+        for one in sorted(self._shares):
+            if one == self._rank:
+                mean += self._shares[one] * now
+            else:
+                mean[:, self._places[one]] += self._shares[one] * came[one]
+        obj.reshape(len(obj), -1)[:, self._pixels] += mean - now
+
+
+@dataclass
+class Meter:
+    """What a rank did so far."""
+
+    frames: int = 0
+    """Visits of frames."""
+
+    seconds: float = 0.0
+    """In the kernels, without any wait for other ranks."""
+
+    @property
+    def speed(self) -> float:
+        """Frames a second."""
+        return self.frames / max(self.seconds, 1e-9)
+
+
+class RankKernels:
+    """The kernel set on one of several ranks: those of its device, on the rank's tile, and agreement with the others.
+
+    An epoch has a few segments. In each a rank visits part of its border frames, sends what neighbours share, visits
+    part of its interior frames meanwhile, and then takes the mean over all ranks that light a pixel; probes are
+    averaged, weighted with each rank's frames. After a segment all ranks hold the same probe, bit for bit.
+
+    Parameters
+    ----------
+    problem:
+        The rank's: corners of all frames within its tile.
+    amplitudes, inner, mine:
+        Of the rank's own frames: their amplitudes, kernels that work on these, and (n,) their numbers among all.
+    partition:
+        Of all frames.
+    communicator:
+        To the other ranks.
+    exchanges:
+        Segments of an epoch.
+    should_stop:
+        Asked after each segment; True on any rank ends the epoch there on all of them.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        amplitudes: OwnAmplitudes,
+        inner: Kernels,
+        mine: Numbers,
+        partition: Partition,
+        communicator: Communicator,
+        exchanges: int = 2,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.device, self.name = inner.device, f"{inner.name}, {communicator.size} ranks"
+        self.problem, self.meter, self.stopped = problem, Meter(), False
+        self._amplitudes, self._inner, self._mine = amplitudes, inner, mine
+        self._communicator = communicator
+        self._exchanges, self._should_stop = exchanges, should_stop
+        self._share = np.float32(len(partition.frames[communicator.rank]) / sum(map(len, partition.frames)))
+        own = partition.frames[communicator.rank]
+        self._places: Numbers = np.searchsorted(mine, own)
+        """(n,) of the rank's frames in Hilbert order, among its own."""
+        on_border = partition.border(communicator.rank)
+        self._border, self._interior = self._places[on_border], self._places[~on_border]
+        self._halos = _Halos(partition, communicator.rank, communicator)
+        self._halos.weigh(problem.start.corners, problem.start.probe)
+
+    def _choose(self, places: Numbers) -> None:
+        """Let the inner kernels visit some of the rank's frames, which are in Hilbert order."""
+        parts = np.array_split(places, max(1, -(-len(places) // BLOCK)))
+        self._amplitudes.blocks = [np.ascontiguousarray(part) for part in parts]
+
+    def _own(self, model: Model, groups: ProbeGroups) -> tuple[Model, ProbeGroups]:
+        """Return what the inner kernels know of the frames."""
+        mine = replace(groups, corners=groups.corners[self._mine], of_frame=groups.of_frame[self._mine])
+        return replace(model, corners=model.corners[self._mine]), mine
+
+    def _dealt(self, rng: np.random.Generator) -> Iterator[tuple[Numbers, Numbers]]:
+        """Yield border and interior frames of each segment, dealt anew every epoch."""
+        dealt = []
+        for places in (self._border, self._interior):
+            turns = rng.permutation(np.arange(len(places)) % self._exchanges)
+            dealt.append([places[turns == turn] for turn in range(self._exchanges)])
+        yield from zip(*dealt, strict=True)
+
+    def sweep(self, model: Model, groups: ProbeGroups, steps: Steps, rng: np.random.Generator) -> Swept:
+        """Update the model with every frame of all ranks once."""
+        shifts = np.zeros_like(model.corners) if steps.find_shifts else None
+        model, error, visited = replace(model, object=model.object.copy()), 0.0, 0.0
+
+        def visit(model: Model, places: Numbers) -> Model:
+            nonlocal error
+            if not len(places):
+                return model
+            began = time.perf_counter()
+            self._choose(places)
+            swept = self._inner.sweep(*self._own(model, groups), steps, rng)
+            error += swept.error
+            if shifts is not None and swept.shifts is not None:
+                shifts[self._mine[places]] = swept.shifts[places]
+            self.meter.frames += len(places)
+            self.meter.seconds += time.perf_counter() - began
+            return replace(swept.model, corners=model.corners)
+
+        for border, interior in self._dealt(rng):
+            model = visit(model, border)
+            started = self._halos.start(model.object)
+            model = visit(model, interior)
+            self._halos.finish(started, model.object)
+            model = replace(model, probe=self._averaged(model.probe) if steps.probe else model.probe)
+            visited += len(border) + len(interior)
+            if self.sum_of([float(self._should_stop())], "wishes to stop")[0]:
+                self.stopped = True
+                break
+        spoilt = not (np.isfinite(error) and model.is_finite())
+        error, visited, spoilt_ranks = self.sum_of([error if not spoilt else 0.0, visited, spoilt], "errors")
+        error *= len(model.corners) / max(visited, 1.0)
+        if shifts is not None:
+            shifts = self._communicator.all_reduce(torch.from_numpy(shifts), "shifts").numpy()
+        return Swept(model, error if not spoilt_ranks else float("nan"), shifts)
+
+    def _averaged(self, probe: ComplexArray) -> ComplexArray:
+        mine = torch.from_numpy(np.ascontiguousarray(self._share * probe))
+        return np.asarray(self._communicator.all_reduce(mine, "probe").numpy())
+
+    def sum_of(self, numbers: list[float], name: str) -> list[float]:
+        """Return sums over all ranks, the same bits on each."""
+        summed = self._communicator.all_reduce(torch.tensor(numbers, dtype=torch.float64), name)
+        return [float(number) for number in summed]
+
+    def agreed(self, model: Model) -> Model:
+        """Return the model with shared pixels at their mean, after positions moved the object on each rank."""
+        obj = model.object.copy()
+        self._halos.weigh(model.corners, model.probe)
+        self._halos.finish(self._halos.start(obj), obj)
+        return replace(model, object=obj)
+
+    def r_factor(self, model: Model, groups: ProbeGroups) -> float:
+        """Return the R-factor over the frames of all ranks, with the best scale on each rank."""
+        self._choose(self._places)
+        return self.sum_of([self._inner.r_factor(*self._own(model, groups))], "R-factors")[0]
