@@ -18,7 +18,7 @@ from ptycho_bluesky.reconstruction.engines._positions import SETTLING, PositionC
 from ptycho_bluesky.reconstruction.engines._state import EngineState
 from ptycho_bluesky.reconstruction.kernels import Kernels, Steps
 
-__all__ = ["FastOptions", "annealed"]
+__all__ = ["FastOptions", "annealed", "fast_epochs"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def annealed(
         correction = PositionCorrection(problem)
     finest = max(options.subpixel, SUBPIXEL_OF_CORRECTION if correction else 1)
     finest = finest if problem.propagator.reciprocal else 1
-    epochs = options.epochs or int(np.clip(round(20_000 / len(problem)), 30, 100))
+    epochs = options.epochs or fast_epochs(len(problem))
     epoch = done
     while epoch < epochs:
         divisions = finest if warm or (3 if correction else 2) * epoch >= epochs else 1
@@ -121,6 +121,11 @@ def annealed(
         best, failures, epoch = min(best, error), 0, epoch + 1
         seconds = time.perf_counter() - began
         yield EngineState(epoch, epochs, error, seconds, model, problem, kernels, groups, message)
+
+
+def fast_epochs(frames: int) -> int:
+    """Return the epochs that suit a number of frames: 20,000 visits of a frame in all, but 30 to 100 epochs."""
+    return int(np.clip(round(20_000 / frames), 30, 100))
 
 
 def _steps(options: FastOptions, epoch: int, epochs: int, damping: float) -> Steps:
