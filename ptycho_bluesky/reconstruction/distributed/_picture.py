@@ -31,15 +31,10 @@ def draw(partitions: Sequence[Partition], path: Path) -> None:
         for rank, tile in enumerate(partition.tiles):
             sharers[tile] += partition.lit(rank)
         thin = max(1, -(-max(height, width) // PIXELS))
-        axes.imshow(
-            np.minimum(np.maximum(sharers[::thin, ::thin] - 1, 0), 4),
-            cmap="Greys",
-            vmin=0,
-            vmax=8,
-            extent=(0, width, height, 0),
-        )
         middle = partition.corners + partition.frame_size / 2
         axes.scatter(middle[:, 1], middle[:, 0], c=partition.owner % 20, s=4, cmap="tab20", vmin=0, vmax=19)
+        shared = np.ma.masked_less(sharers[::thin, ::thin], 2)
+        axes.imshow(shared, cmap="Greys", vmin=0, vmax=5, alpha=0.45, extent=(0, width, height, 0), zorder=2)
         if partition.kind != "random":  # there all tiles are the whole object
             for rows, columns in partition.tiles:
                 size = (columns.stop - columns.start, rows.stop - rows.start)

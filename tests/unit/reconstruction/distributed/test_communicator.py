@@ -1,21 +1,25 @@
 from __future__ import annotations
 
 import json
+import runpy
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
+from ptycho_bluesky.reconstruction.distributed._partition import Partition
 from ptycho_bluesky.reconstruction.distributed._topology import Topology, pieces
 from ptycho_bluesky.reconstruction.distributed._wire import Wire
 
 RANK = Path(__file__).with_name("ranks.py")
+BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
 
 
 def free_port() -> int:
@@ -85,11 +89,24 @@ def test_a_sum_in_two_levels_is_the_flat_sum_and_the_same_bits_everywhere(found,
 
 
 @pytest.mark.parametrize("ranks", ["2", "2 x 2", "3 + 1"])
-def test_bytes_are_those_that_the_scaling_model_counts(found, ranks):
+def test_bytes_are_those_that_were_expected(found, ranks):
     for one in found[ranks]:
         for total in one["sums"].values():
             assert total["sent"] == total["expected"]
         assert one["halos"]["sent"] == one["halos"]["expected"] > 0
+
+
+@pytest.mark.parametrize(
+    ("ranks", "nodes"), [("1", [0]), ("2", [0, 0]), ("2 x 2", [0, 1, 0, 1]), ("3 + 1", [0, 0, 0, 1])]
+)
+def test_the_scaling_model_counts_the_same_bytes(found, ranks, nodes):
+    model = runpy.run_path(str(BENCHMARKS / "scaling_model.py"))
+    partition = Partition.of(np.random.default_rng(3).uniform(2, 60, (80, 2)), 16, (80, 80), len(nodes))
+    topology = Topology.of(nodes, len(nodes))
+    alone = [{"halos": {"sent": 0}, "sums": {"torch.complex64": {"sent": {"node": 0, "global": 0}}}}]
+    for rank, one in enumerate(found.get(ranks, alone)):
+        sent = {"halo": one["halos"]["sent"], **one["sums"]["torch.complex64"]["sent"]}
+        assert model["epoch_bytes"](partition, topology, rank, 2 * 1001, 3) == {k: 3 * v for k, v in sent.items()}
 
 
 @pytest.mark.parametrize("ranks", ["2", "2 x 2", "3 + 1"])

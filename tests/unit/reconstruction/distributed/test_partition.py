@@ -125,19 +125,20 @@ def test_a_dim_rim_of_the_probe_is_left_out():
         light_box(probe, 0)
 
 
-def test_hilbert_against_whole_object_and_stripes():
-    pattern = fermat(360e-6, 360e-6, 10.5e-6)
-    places = (pattern.positions - pattern.positions.min(axis=0)) * 1e6 + 4
+@pytest.mark.parametrize(("ranks", "same_width"), [(8, 0.75), (32, 0.5)])
+def test_hilbert_against_whole_object_and_stripes(ranks, same_width):
+    places = fermat(360e-6, 360e-6, 8e-6).positions
+    places = (places - places.min(axis=0)) * 1e6 + 4
     shape = tuple((np.ceil(places.max(axis=0)) + 32 + 4).astype(int))
-    whole = 2 * 7 * 8 * shape[0] * shape[1]  # what 8 ranks send in one ring all-reduce of the object
-    for ranks, limit in ((8, 0.75), (32, 0.5)):
-        sent = {
-            kind: Partition.of(places, 32, shape, ranks, kind, margin=1).bytes_per_exchange()
-            for kind in ("hilbert", "stripes", "random")
-        }
-        assert sent["hilbert"] < limit * sent["stripes"] < sent["random"]
-        if ranks == 8:
-            assert sent["hilbert"] < 0.3 * whole
+    middle = (slice(8, 24), slice(8, 24))
+
+    def sent(kind, light=None):
+        return Partition.of(places, 32, shape, ranks, kind, margin=1, light=light).bytes_per_exchange()
+
+    whole = 2 * (ranks - 1) * 8 * shape[0] * shape[1]  # of all ranks in one ring all-reduce of the object
+    assert sent("hilbert") < same_width * sent("stripes")
+    assert sent("hilbert", middle) < 0.5 * sent("stripes")
+    assert sent("hilbert", middle) < 0.1 * whole
 
 
 def test_report_and_picture(tmp_path):
