@@ -157,9 +157,10 @@ class Communicator:
             with self.guard("the meeting of all ranks", [rank], began):
                 store.wait([f"host/{rank}"], max(SHORTEST, left))
             hosts.append(store.get(f"host/{rank}").decode())
-        on_gpus = torch.cuda.is_available()
+        # NCCL refuses two ranks on one GPU; such ranks exchange what lies in the memory of the CPU.
+        on_gpus = 0 < int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count()
         if on_gpus:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         with self.guard("the connection of all ranks", others, time.monotonic()):
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if on_gpus else "gloo",
@@ -177,7 +178,8 @@ class Communicator:
         try:
             yield
         except RuntimeError as error:  # torch's own errors are among these
-            names = ("rank " if len(peers) == 1 else "ranks ") + ", ".join(map(str, peers))
+            awaited = sorted(set(peers))
+            names = ("rank " if len(awaited) == 1 else "ranks ") + ", ".join(map(str, awaited))
             late = time.monotonic() - began >= 0.9 * self.timeout_s
             what = (
                 f"waited {self.timeout_s:g} s for {names}: not started, stuck or starved"
