@@ -62,6 +62,9 @@ def reconstruct_command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other option of the engine.")
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Refuse data whose axes, signs, scale or units look wrong.")
+    ] = True,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute.")] = "cpu",
     max_seconds: Annotated[
         float | None, typer.Option(min=0, help="Stop after this long, with a usable result.")
@@ -115,7 +118,9 @@ def reconstruct_command(
         }
         if share is None:
             results = [
-                reconstruct(datasets[0], engine, wanted, start=beginning, refine_distance=refine_distance, **common)
+                reconstruct(
+                    datasets[0], engine, wanted, start=beginning, refine_distance=refine_distance, check=check, **common
+                )
             ]
         else:
             results = reconstruct_scans(datasets, share, engine, wanted, **common)

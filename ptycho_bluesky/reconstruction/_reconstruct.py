@@ -17,11 +17,15 @@ from ptycho_bluesky.reconstruction._growing import GrowingDataset, follow
 from ptycho_bluesky.reconstruction._joint import Shared, joined
 from ptycho_bluesky.reconstruction._result import finish, provenance_of
 from ptycho_bluesky.reconstruction._start import Start, begun_from
+from ptycho_bluesky.reconstruction.diagnosis import explain_bad_fit, refuse_if_turned, refuse_if_wrong
 from ptycho_bluesky.reconstruction.engines import ENGINES, BaseEngine, EngineOptions, EngineState
 
 __all__ = ["reconstruct", "reconstruct_scans"]
 
 logger = logging.getLogger(__name__)
+
+ENOUGH_TO_JUDGE = 20
+"""Epochs after which a bad fit tells of the data rather than of impatience."""
 
 FEW = 64
 """Frames below which ``auto`` takes one probe mode: more would fit the noise."""
@@ -35,6 +39,7 @@ def reconstruct(
     device: str = "cpu",
     start: Reconstruction | Start | None = None,
     refine_distance: bool = False,
+    check: bool = True,
     should_stop: Callable[[], bool] | None = None,
     on_state: Callable[[EngineState], None] | None = None,
     max_seconds: float | None = None,
@@ -57,6 +62,10 @@ def reconstruct(
         Where to begin: an earlier result, or an image such as the live mosaic; None for an empty object.
     refine_distance:
         Near field: find the distance that explains the frames best first.
+    check:
+        Refuse a dataset whose units are wrong, with engine ``"auto"`` also one whose positions count another way (found
+        from a hundred frames), and one whose fit is bad at the end where trials show why. False reconstructs what is
+        given, and says nothing.
     should_stop:
         Asked after each epoch; True ends the reconstruction with what there is.
     on_state:
@@ -72,7 +81,7 @@ def reconstruct(
     Raises
     ------
     DatasetError
-        When the dataset has faults.
+        When the dataset has faults, or looks wrong (see `check`): the text names the likely cause.
     ReconstructionError
         When engine, options or device are not known or do not suit, or the reconstruction diverges.
     """
@@ -84,6 +93,11 @@ def reconstruct(
     if isinstance(dataset, GrowingDataset):
         states = follow(worker, dataset, chosen, beginning)
     else:
+        if check:
+            refuse_if_wrong(dataset.validate(), trials=False)
+            if engine == "auto" and len(dataset) >= FEW:
+                told = refuse_if_turned(dataset, threads=chosen.threads)
+                notes += [told] if told else []
         if refine_distance:
             dataset, found = refined_distance(dataset, lambda d: _trial(d, device, chosen))
             notes.append(str(found))
@@ -96,6 +110,11 @@ def reconstruct(
         there = dataset.snapshot()
         dataset = replace(there, positions=there.positions[: len(run.state.problem.used)])
     run.messages[:0] = notes
+    if check and not run.stopped and run.state.epoch >= ENOUGH_TO_JUDGE:
+        explained = explain_bad_fit(dataset, run.r_factor, refuse=True, threads=chosen.threads)
+        if explained:
+            logger.warning("%s", explained)
+            run.messages.append(explained)
     return _finished(dataset, run, worker, chosen)
 
 
@@ -186,7 +205,7 @@ def _trial(dataset: PtychoDataset, device: str, options: EngineOptions) -> float
     """Return the R-factor that a few epochs of the fast engine reach; infinite where they diverge."""
     few = {"epochs": 6, "modes": 1, "near_field": options.near_field, "threads": options.threads}
     try:
-        return reconstruct(dataset, "fast", few, device=device).r_factor
+        return reconstruct(dataset, "fast", few, device=device, check=False).r_factor
     except ReconstructionError:
         return float("inf")
 

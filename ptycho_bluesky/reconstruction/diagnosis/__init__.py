@@ -4,6 +4,7 @@ from ptycho_bluesky.reconstruction.diagnosis._check import (
     CheckReport,
     check_dataset,
     explain_bad_fit,
+    refuse_if_turned,
     refuse_if_wrong,
 )
 from ptycho_bluesky.reconstruction.diagnosis._finding import DatasetFinding
@@ -23,5 +24,6 @@ __all__ = [
     "explain_bad_fit",
     "fit_limits",
     "position_scale",
+    "refuse_if_turned",
     "refuse_if_wrong",
 ]

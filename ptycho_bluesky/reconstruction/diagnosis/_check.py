@@ -14,7 +14,9 @@ from ptycho_bluesky.reconstruction.diagnosis._orientation import OrientationRepo
 from ptycho_bluesky.reconstruction.diagnosis._scale import fit_findings
 from ptycho_bluesky.reconstruction.diagnosis._units import position_findings
 
-__all__ = ["CheckReport", "check_dataset", "explain_bad_fit", "refuse_if_wrong"]
+__all__ = ["CheckReport", "check_dataset", "explain_bad_fit", "refuse_if_turned", "refuse_if_wrong"]
+
+AS_GIVEN = "check=False (--no-check) reconstructs it as given"
 
 BAD_FIT = 0.5
 """Share left unexplained from which on a result is looked into."""
@@ -122,10 +124,26 @@ def refuse_if_wrong(dataset: PtychoDataset, *, trials: bool = True, threads: int
     checked = check_dataset(dataset, trials=trials, threads=threads)
     if not checked.ok:
         faults = [f"{finding.what}: {finding.text}" for finding in checked.errors]
-        raise DatasetError(report(f"dataset {checked.name} looks wrong", faults))
+        raise DatasetError(f"{report(f'dataset {checked.name} looks wrong', faults)}; {AS_GIVEN}")
 
 
-def explain_bad_fit(dataset: PtychoDataset, r_factor: float, *, threads: int | None = None) -> str | None:
+def refuse_if_turned(dataset: PtychoDataset, *, threads: int | None = None) -> str | None:
+    """Return in words which way the positions count, as a hundred frames tell; None where they are too few.
+
+    Raises
+    ------
+    DatasetError
+        Where another way than the given one is clearly right.
+    """
+    found = detect_orientation(dataset, threads=threads)
+    if found.decided and not found.as_given and _level(dataset, found) == "error":
+        raise DatasetError(f"dataset {dataset.name or '(unnamed)'} looks wrong: orientation: {found}; {AS_GIVEN}")
+    return f"orientation: {found}" if found.tried else None
+
+
+def explain_bad_fit(
+    dataset: PtychoDataset, r_factor: float, *, refuse: bool = False, threads: int | None = None
+) -> str | None:
     """Return why a reconstruction fits as badly as it does; None where it fits well enough, or no cause is found.
 
     Parameters
@@ -134,8 +152,15 @@ def explain_bad_fit(dataset: PtychoDataset, r_factor: float, *, threads: int | N
         What was reconstructed.
     r_factor:
         Of the result.
+    refuse:
+        Raise where the cause is an error of the dataset, rather than return it.
     threads:
         Of the trials, which are made only where the fit is bad; None for the setting ``threads``.
+
+    Raises
+    ------
+    DatasetError
+        With `refuse`, and a dataset that is clearly wrong.
     """
     limits = fit_limits(dataset)
     share = limits.unexplained(r_factor)
@@ -144,7 +169,10 @@ def explain_bad_fit(dataset: PtychoDataset, r_factor: float, *, threads: int | N
     checked = check_dataset(dataset, threads=threads)
     if not checked.findings:
         return None
-    return (
+    explained = (
         f"an R-factor of {r_factor:.3f} leaves {min(share, 1):.0%} of what differs from frame to frame unexplained "
         f"(noise alone gives {limits.noise:.3f}, one pattern for all frames {limits.nothing:.3f}). {checked}"
     )
+    if refuse and not checked.ok:
+        raise DatasetError(f"{explained}; {AS_GIVEN}")
+    return explained

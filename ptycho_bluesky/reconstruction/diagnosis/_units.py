@@ -24,7 +24,7 @@ def position_findings(dataset: PtychoDataset) -> list[DatasetFinding]:
         return []
     if len(places) < 2:
         text = "all frames have the same position, so nothing overlaps with anything else: give the positions measured"
-        return [DatasetFinding("positions", "error", text)]
+        return [DatasetFinding("positions", "warning", text)]
     pixel, size = dataset.pixel_size_m or 1.0, dataset.frame_shape[0]
     step = float(np.median(np.asarray(cKDTree(places).query(places, k=2)[0])[:, 1])) / pixel
     unit = "object pixels" if dataset.pixel_size_m is None else f"object pixels of {pixel:.3g} m"

@@ -27,7 +27,7 @@ FEW = 64
 FINE = 4
 """Divisions of a pixel to which the polish rounds positions."""
 
-VARIATION_EPOCHS = 15
+VARIATION_EPOCHS, POLISH_EPOCHS = 15, 30
 
 GENTLE = 0.3
 """First step from an image that is nearly right."""
@@ -42,8 +42,9 @@ SAMPLE = 16
 class AutoOptions(FastOptions):
     """Options of ``auto``: those of the fast engine, with which it begins, and how far it goes on.
 
-    ``epochs`` are those of the fast engine; None for its own number. ``background`` and ``position_correction`` are
-    None for what suits the data: a background with photon counts in the far field, positions refined a little.
+    ``epochs`` are those of the fast engine; None for its own number, and a polish. ``background`` and
+    ``position_correction`` are None for what suits the data: a background with photon counts in the far field,
+    positions refined a little.
     """
 
     background: bool | None = None  # type: ignore[assignment]
@@ -53,8 +54,8 @@ class AutoOptions(FastOptions):
     """True looks for errors of tens of pixels first; None refines positions that are nearly right, from 64 frames on;
     False leaves them as given."""
 
-    polish_epochs: int = Field(default=30, ge=0, le=10_000)
-    """Epochs of maximum likelihood at the end; 0 for none."""
+    polish_epochs: int | None = Field(default=None, ge=0, le=10_000)
+    """Epochs of maximum likelihood at the end; 0 for none; None for 30, or none where ``epochs`` is given."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,13 @@ class AutoEngine(BaseEngine[AutoOptions]):
         if options.opr:
             vary = LsqmlOptions.model_validate({**common, "opr": options.opr, "epochs": VARIATION_EPOCHS})
             stages.append(_Stage(LsqmlEngine(self.device), vary, VARIATION_EPOCHS))
-        if options.polish_epochs and (enough or background):
-            last = {"epochs": options.polish_epochs, "subpixel": max(FINE, options.subpixel)}
-            polish = MlOptions.model_validate({**common, **last, "noise": "poisson" if counts else "gaussian"})
-            stages.append(_Stage(MlEngine(self.device), polish, options.polish_epochs))
+        polish = options.polish_epochs
+        if polish is None:
+            polish = 0 if options.epochs else POLISH_EPOCHS
+        if polish and (enough or background):
+            last = {"epochs": polish, "subpixel": max(FINE, options.subpixel)}
+            likely = MlOptions.model_validate({**common, **last, "noise": "poisson" if counts else "gaussian"})
+            stages.append(_Stage(MlEngine(self.device), likely, polish))
         return stages
 
 

@@ -53,7 +53,7 @@ def test_provenance_and_parameters_are_json_and_complete(star):
 
 
 def test_the_r_factor_is_that_of_the_definition(star):
-    result = reconstruct(star.dataset, options={**QUICK, "subpixel": 1})
+    result = reconstruct(star.dataset, "fast", {**QUICK, "subpixel": 1})
     dataset = star.dataset
     corners = np.rint(dataset.object_grid().corners)
     model = np.sqrt(diffraction(result.probe, result.object[0], corners, propagator_for(None, "far-field", 64)))
