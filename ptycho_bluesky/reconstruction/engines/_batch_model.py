@@ -111,6 +111,12 @@ class ModelTensors:
         total, pedestal = power(waves).sum(dim=1), self.pedestal
         return total if pedestal is None else total + pedestal
 
+    def misfit(self, waves: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
+        """Return the sum of ``| modulus - amplitude |`` over good pixels, without what Poisson noise adds in the dark."""
+        total = power(waves).sum(dim=1)
+        modulus = (total if self.background is None else total + self.background).sqrt()
+        return torch.where(amplitude >= 0, (modulus - amplitude).abs(), 0).sum(dtype=torch.float64)
+
     @property
     def pedestal(self) -> torch.Tensor | None:
         """(H, W) counts besides the diffraction; None for none."""

@@ -144,8 +144,9 @@ class Likelihood:
                 first, second = derivatives(counts, amplitude, noise, expected=True)
                 excess += torch.where(good, first, 0).sum(dim=0)
                 certainty += torch.where(good, second, 0).sum(dim=0)
-            there, seen = waves.project(there, amplitude, tensors.pedestal, noise)
-            total += torch.stack([loss(intensity, amplitude, noise), seen.sum(dtype=torch.float64)])
+            seen = tensors.misfit(there, amplitude)  # before the projection, which may write over the waves
+            there, _ = waves.project(there, amplitude, tensors.pedestal, noise)
+            total += torch.stack([loss(intensity, amplitude, noise), seen])
             residual = waves.to_sample(there) - tensors.exit_waves(light)
             waves.add_object(numerator, weight, residual, light.probes, light.groups, light.corners)
             waves.add_probe(gradient, bright, residual, tensors.object, tensors.of_frame[frames], light.corners)
