@@ -22,7 +22,9 @@ def demo(
     photons: Annotated[float, typer.Option(min=1, help="Photons a frame.")] = 5e5,
     model: Annotated[str, typer.Option(help="Network for the live image: a name or a file.")] = "default",
     engine: Annotated[str, typer.Option(help="Engine of the reconstruction; auto chooses.")] = "auto",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over all frames.")] = None,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over all frames; a number of one's own skips the polish.")
+    ] = 40,
     modes: Annotated[int | None, typer.Option(min=1, max=32, help="Incoherent probe modes.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of sample, noise and stage.")] = 0,
     json_output: Json = False,

@@ -27,7 +27,9 @@ FEW = 64
 FINE = 4
 """Divisions of a pixel to which the polish rounds positions."""
 
-VARIATION_EPOCHS, POLISH_EPOCHS = 15, 30
+VARIATION_EPOCHS = 15
+
+POLISH_VISITS = 15_000
 
 GENTLE = 0.3
 """First step from an image that is nearly right."""
@@ -55,7 +57,8 @@ class AutoOptions(FastOptions):
     False leaves them as given."""
 
     polish_epochs: int | None = Field(default=None, ge=0, le=10_000)
-    """Epochs of maximum likelihood at the end; 0 for none; None for 30, or none where ``epochs`` is given."""
+    """Epochs of maximum likelihood at the end; 0 for none; None for 15,000 visits of a frame, but 5 to 30 epochs,
+    or for none where ``epochs`` is given."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class AutoEngine(BaseEngine[AutoOptions]):
             stages.append(_Stage(LsqmlEngine(self.device), vary, VARIATION_EPOCHS))
         polish = options.polish_epochs
         if polish is None:
-            polish = 0 if options.epochs else POLISH_EPOCHS
+            polish = 0 if options.epochs else int(np.clip(round(POLISH_VISITS / len(problem)), 5, 30))
         if polish and (enough or background):
             last = {"epochs": polish, "subpixel": max(FINE, options.subpixel)}
             likely = MlOptions.model_validate({**common, **last, "noise": "poisson" if counts else "gaussian"})

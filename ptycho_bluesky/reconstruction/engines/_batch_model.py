@@ -112,7 +112,7 @@ class ModelTensors:
         return total if pedestal is None else total + pedestal
 
     def misfit(self, waves: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
-        """Return the sum of ``| modulus - amplitude |`` over good pixels, without what Poisson noise adds in the dark."""
+        """Return the sum of ``| modulus - amplitude |`` over good pixels, without Poisson noise's floor in the dark."""
         total = power(waves).sum(dim=1)
         modulus = (total if self.background is None else total + self.background).sqrt()
         return torch.where(amplitude >= 0, (modulus - amplitude).abs(), 0).sum(dtype=torch.float64)
