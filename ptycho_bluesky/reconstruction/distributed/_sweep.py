@@ -20,7 +20,7 @@ from ptycho_bluesky.reconstruction.distributed._partition import Partition
 from ptycho_bluesky.reconstruction.distributed._pieces import illumination
 from ptycho_bluesky.reconstruction.kernels import Kernels, Steps, Swept
 
-__all__ = ["RankKernels"]
+__all__ = ["Meter", "RankKernels"]
 
 
 class _Halos:
@@ -93,6 +93,10 @@ class Meter:
         """Frames a second."""
         return self.frames / max(self.seconds, 1e-9)
 
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self.frames, self.seconds = 0, 0.0
+
 
 class RankKernels:
     """The kernel set on one of several ranks: those of its device, on the rank's tile, and agreement with the others.
@@ -115,6 +119,8 @@ class RankKernels:
         Segments of an epoch.
     should_stop:
         Asked after each segment; True on any rank ends the epoch there on all of them.
+    meter:
+        Counts what this rank does.
     """
 
     def __init__(
@@ -125,11 +131,12 @@ class RankKernels:
         mine: Numbers,
         partition: Partition,
         communicator: Communicator,
-        exchanges: int = 2,
-        should_stop: Callable[[], bool] = lambda: False,
+        exchanges: int,
+        should_stop: Callable[[], bool],
+        meter: Meter,
     ) -> None:
         self.device, self.name = inner.device, f"{inner.name}, {communicator.size} ranks"
-        self.problem, self.meter, self.stopped = problem, Meter(), False
+        self.problem, self.meter, self.stopped = problem, meter, False
         self._amplitudes, self._inner, self._mine = amplitudes, inner, mine
         self._communicator = communicator
         self._exchanges, self._should_stop = exchanges, should_stop

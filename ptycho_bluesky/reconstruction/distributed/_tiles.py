@@ -16,7 +16,7 @@ from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
 from ptycho_bluesky.reconstruction.distributed._field import Field
 from ptycho_bluesky.reconstruction.distributed._partition import Box, Partition, light_box
 from ptycho_bluesky.reconstruction.distributed._pieces import Piece, illumination, shape_of
-from ptycho_bluesky.reconstruction.distributed._sweep import RankKernels
+from ptycho_bluesky.reconstruction.distributed._sweep import Meter, RankKernels
 from ptycho_bluesky.reconstruction.engines import EngineState
 from ptycho_bluesky.reconstruction.engines._anneal import annealed
 from ptycho_bluesky.reconstruction.engines._positions import PositionCorrection
@@ -60,9 +60,13 @@ class Tile:
         obj: ComplexArray,
         probe: ComplexArray,
         should_stop: Callable[[], bool],
-        device: str = "cpu",
+        meter: Meter,
+        device: str,
     ) -> Tile:
-        """Return this rank's tile, beginning at its part obj (slices, Y, X) of the object and at a probe."""
+        """Return this rank's tile, beginning at its part obj (slices, Y, X) of the object and at a probe.
+
+        `should_stop` and `meter` are those of :class:`RankKernels`.
+        """
         communicator, options = field.communicator, field.options
         box = partition.tiles[communicator.rank]
         offset, pixel = np.array([box[0].start, box[1].start], np.float64), field.grid.pixel_size
@@ -76,7 +80,7 @@ class Tile:
         local = replace(problem, sets=problem.sets[mine])
         inner = kernels_for(local, device, options.kernels, options.threads or 1, options.data_type)
         kernels = RankKernels(
-            problem, amplitudes, inner, mine, partition, communicator, field.ranks.exchanges, should_stop
+            problem, amplitudes, inner, mine, partition, communicator, field.ranks.exchanges, should_stop, meter
         )
         limits = -offset, np.array(field.grid.shape) - field.size - offset
         correction = _TileCorrection(problem, kernels, limits) if options.position_correction else None

@@ -29,10 +29,12 @@ from ptycho_bluesky.reconstruction.distributed._checkpoint import Checkpoints
 from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
 from ptycho_bluesky.reconstruction.distributed._field import Field
 from ptycho_bluesky.reconstruction.distributed._options import PROGRESS, STOP, RankSpec
-from ptycho_bluesky.reconstruction.distributed._partition import Box
+from ptycho_bluesky.reconstruction.distributed._partition import Box, Partition
 from ptycho_bluesky.reconstruction.distributed._pieces import blend, shape_of
+from ptycho_bluesky.reconstruction.distributed._sweep import Meter
 from ptycho_bluesky.reconstruction.distributed._tiles import Tile
 from ptycho_bluesky.reconstruction.engines import EngineState, FastEngine, FastOptions
+from ptycho_bluesky.reconstruction.engines._anneal import SUBPIXEL_OF_CORRECTION, fast_epochs
 
 __all__ = ["work"]
 
@@ -48,7 +50,7 @@ def _engine_options(given: dict[str, Any], frames: int) -> FastOptions:
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
         raise ReconstructionError(report("options of engine 'fast'", faults)) from None
-    return options.model_copy(update={"epochs": options.epochs or int(np.clip(round(20_000 / frames), 30, 100))})
+    return options.model_copy(update={"epochs": options.epochs or fast_epochs(frames)})
 
 
 class _Wishes:
@@ -86,6 +88,8 @@ class _Run:
     errors: list[float] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     stopped: str = ""
+    meter: Meter = field(default_factory=Meter)
+    """Of this rank's kernels, after the coarse start."""
     divisions: int = 1
     """Times that frames were divided over the ranks."""
     resumed: int | None = None
@@ -116,7 +120,10 @@ class _Run:
         """Divide frames at the corners of a model of the whole object, and take this rank's part from pieces of it."""
         partition = whole.partition(model.corners, model.probe, speeds)
         obj, _ = blend(pieces, partition.tiles[self.rank], len(model.object))
-        return Tile.of(whole, partition, obj, model.probe, self.wishes.stop_now, self.spec.device)
+        return self._tile_of(whole, partition, obj, model.probe)
+
+    def _tile_of(self, whole: Field, partition: Partition, obj: ComplexArray, probe: ComplexArray) -> Tile:
+        return Tile.of(whole, partition, obj, probe, self.wishes.stop_now, self.meter, self.spec.device)
 
     def fresh(self, whole: Field) -> Tile:
         """Return a tile that begins empty, or at what a coarse problem makes of it."""
@@ -133,7 +140,8 @@ class _Run:
             return tile
         obj = _finer(last.model.object, soft.box, tile.box)
         probe = finer_probe(last.model.probe, whole.probe)
-        return Tile.of(whole, tile.partition, obj, probe, self.wishes.stop_now, self.spec.device)
+        self.meter.reset()
+        return self._tile_of(whole, tile.partition, obj, probe)
 
     def go(self) -> None:
         """Reconstruct; rank 0 writes the result."""
@@ -172,7 +180,7 @@ class _Run:
         for state in tile.states(whole, warm, done):
             self._tell(state)
             kernels = tile.kernels
-            speeds = [kernels.meter.speed if rank == self.rank else 0.0 for rank in range(self.communicator.size)]
+            speeds = [self.meter.speed if rank == self.rank else 0.0 for rank in range(self.communicator.size)]
             due, late, *speeds = kernels.sum_of(
                 [checkpoints.due(), float(self.wishes.no_more_epochs()), *speeds], "wishes"
             )
@@ -185,9 +193,7 @@ class _Run:
                 tile = self.tile(whole, model, tile.pieces(state.model), speeds if uneven else None)
                 self.divisions += 1
                 self.iterating += state.seconds
-                state = replace(state, model=tile.problem.start, problem=tile.problem, kernels=tile.kernels)
-                state = replace(state, groups=tile.problem.groups(state.model, whole.options.subpixel))
-                return state, tile
+                return _on(tile, state, whole.options), tile
             if self.stopped:
                 break
             if due > 0 and state.epoch < state.epochs:
@@ -219,7 +225,7 @@ class _Run:
             "amplitude_bytes": whole.bytes_held,
             "object_bytes": state.object.nbytes,
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "computing_s": round(tile.kernels.meter.seconds, 4),
+            "computing_s": round(self.meter.seconds, 4),
             "traffic": self.communicator.traffic,
         }
         everyone = self.communicator.gather_objects(mine, "reports", root=0)
@@ -229,7 +235,7 @@ class _Run:
         state = replace(state, model=model, problem=whole.problem(tile.problem.amplitudes, whole.grid, model))
         seconds = time.perf_counter() - self.began
         provenance = provenance_of(whole.dataset, state, self.spec.device, seconds, self.stopped, self.messages)
-        iterating = self.iterating + (state.seconds if tile.kernels.meter.frames else 0.0)
+        iterating = self.iterating + state.seconds
         provenance |= {
             "ranks": self.communicator.size,
             "seconds_iterating": round(iterating, 4),
@@ -247,6 +253,15 @@ class _Run:
         parameters = whole.options.model_dump(mode="json")
         result = finish(whole.dataset, state, r_factor, self.errors, self.spec.engine, parameters, provenance)
         write_reconstruction(self.spec.output, result)
+
+
+def _on(tile: Tile, state: EngineState, options: FastOptions) -> EngineState:
+    """Return a state as one of a new tile, which begins where the state is."""
+    start, divisions = tile.problem.start, options.subpixel
+    if options.position_correction:
+        divisions = max(divisions, SUBPIXEL_OF_CORRECTION)
+    groups = tile.problem.groups(start, divisions)
+    return replace(state, model=start, problem=tile.problem, kernels=tile.kernels, groups=groups, seconds=0.0)
 
 
 def _finer(obj: ComplexArray, coarse: Box, fine: Box) -> ComplexArray:
