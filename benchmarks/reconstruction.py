@@ -43,7 +43,9 @@ def arguments() -> argparse.Namespace:
         help="auto: an environment in the cache folder, made if missing; none; or an interpreter that has them",
     )
     parser.add_argument("--picture", type=Path, help="PNG with all reconstructions")
-    parser.add_argument("--only", default="", metavar="TEXT", help="contestants whose name holds this text")
+    parser.add_argument(
+        "--only", action="append", metavar="TEXT", help="contestants whose name holds this text; may be repeated"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on standard output")
     return parser.parse_args()
@@ -68,7 +70,7 @@ def measure(task: Task, given: argparse.Namespace, peers: Path | None, reason: s
     before = floor(pythons, count, size, given.threads)
     reports: dict[str, dict[str, Any]] = {}
     panels: Panels = {}
-    for entry in (e for e in ENTRIES if given.only in e.name):
+    for entry in (e for e in ENTRIES if any(text in e.name for text in given.only or [""])):
         python = Path(sys.executable) if entry.engine == "ours" else peers
         if python is None:
             reports[entry.name] = {"engine": entry.engine, "skipped": reason}

@@ -4,11 +4,18 @@
 >>> result = reconstruct(load_dataset("scan.cxi"), max_seconds=60)  # doctest: +SKIP
 """
 
+import os
+
+# Torch's threads wait for each other by spinning, unless told otherwise before it is loaded: with another process on
+# the same cores they then take ten times as long and more.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from ptycho_bluesky.reconstruction._distance import DistanceReport, refined_distance
 from ptycho_bluesky.reconstruction._growing import GrowingDataset
 from ptycho_bluesky.reconstruction._joint import Shared
 from ptycho_bluesky.reconstruction._reconstruct import reconstruct, reconstruct_scans
 from ptycho_bluesky.reconstruction._start import Start, read_start
+from ptycho_bluesky.reconstruction.diagnosis import check_dataset, detect_orientation
 from ptycho_bluesky.reconstruction.engines import (
     ENGINES,
     AutoEngine,
@@ -19,7 +26,18 @@ from ptycho_bluesky.reconstruction.engines import (
     FastEngine,
     FastOptions,
 )
-from ptycho_bluesky.reconstruction.judgement import RingCorrelation, fourier_ring_correlation
+from ptycho_bluesky.reconstruction.judgement import (
+    HalfDataResult,
+    RingCorrelation,
+    Uncertainty,
+    fourier_ring_correlation,
+    half_data_frc,
+    judge,
+    phase_retrieval_transfer,
+    position_residual,
+    uncertainty,
+    write_report,
+)
 
 __all__ = [
     "ENGINES",
@@ -32,12 +50,22 @@ __all__ = [
     "FastEngine",
     "FastOptions",
     "GrowingDataset",
+    "HalfDataResult",
     "RingCorrelation",
     "Shared",
     "Start",
+    "Uncertainty",
+    "check_dataset",
+    "detect_orientation",
     "fourier_ring_correlation",
+    "half_data_frc",
+    "judge",
+    "phase_retrieval_transfer",
+    "position_residual",
     "read_start",
     "reconstruct",
     "reconstruct_scans",
     "refined_distance",
+    "uncertainty",
+    "write_report",
 ]
