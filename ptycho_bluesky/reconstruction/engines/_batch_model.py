@@ -75,14 +75,17 @@ class ModelTensors:
 
     def spread(self, waves: torch.Tensor) -> torch.Tensor:
         """Return (G, M, H, W), the waves (sets, M, H, W) of each group, moved by the group's fraction of a pixel."""
-        copies = waves[self._sets]
-        return copies if self._phases is None else torch.fft.ifft2(torch.fft.fft2(copies) * self._phases[:, None])
+        if self._phases is None:
+            return waves[self._sets]
+        copies: torch.Tensor = torch.fft.ifft2(torch.fft.fft2(waves)[self._sets] * self._phases[:, None])
+        return copies
 
     def gather(self, copies: torch.Tensor) -> torch.Tensor:
         """Return (sets, M, H, W), the adjoint of :meth:`spread`: copies (G, M, H, W) moved back and summed."""
         if self._phases is not None:
-            copies = torch.fft.ifft2(torch.fft.fft2(copies) * self._phases.conj()[:, None])
-        return copies.new_zeros(len(self.probe), *copies.shape[1:]).index_add_(0, self._sets, copies)
+            copies = torch.fft.fft2(copies) * self._phases.conj()[:, None]
+        summed = copies.new_zeros(len(self.probe), *copies.shape[1:]).index_add_(0, self._sets, copies)
+        return summed if self._phases is None else torch.fft.ifft2(summed)
 
     def gather_weight(self, weights: torch.Tensor) -> torch.Tensor:
         """Return (sets, H, W): real weights (G, H, W) summed; they are smooth, a fraction of a pixel is no matter."""

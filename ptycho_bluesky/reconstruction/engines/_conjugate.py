@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ptycho_bluesky.config import settings
 from ptycho_bluesky.reconstruction._model import Model
 from ptycho_bluesky.reconstruction._modes import orthogonal_modes
 from ptycho_bluesky.reconstruction._problem import Problem
@@ -15,6 +16,7 @@ from ptycho_bluesky.reconstruction.engines._batch_model import BatchProblem
 from ptycho_bluesky.reconstruction.engines._likelihood import Likelihood, Point, Slope
 from ptycho_bluesky.reconstruction.engines._ml import MlOptions
 from ptycho_bluesky.reconstruction.engines._state import EngineState
+from ptycho_bluesky.reconstruction.kernels._choice import takes_numba
 
 __all__ = ["conjugate_gradients", "step_down"]
 
@@ -29,8 +31,14 @@ def conjugate_gradients(problem: Problem, options: MlOptions, device: str) -> It
     if options.background and start.background is None:
         start = replace(start, background=np.zeros(start.probe.shape[-2:], np.float32))
     groups = problem.groups(start, options.subpixel if problem.propagator.reciprocal else 1)
+    sums = None
+    if start.variation is None and takes_numba(problem, device, options.kernels):
+        from ptycho_bluesky.reconstruction.engines._cpu_sums import CpuSums  # numba takes a second to import
+
+        sums = CpuSums(problem, groups, options.threads or settings().threads)
+    judge = sums or batches
     likelihood = Likelihood(
-        batches, start, groups, options.noise, options.damping, options.smooth, with_background=options.background
+        batches, start, groups, options.noise, options.damping, options.smooth, options.background, sums
     )
     point = likelihood.start
     slope = likelihood.slope(point)
@@ -40,14 +48,14 @@ def conjugate_gradients(problem: Problem, options: MlOptions, device: str) -> It
         seconds = time.perf_counter() - began
         if found is None:
             model, message = _presented(likelihood.model(point)), "ended: no step lowers the loss any more"
-            yield EngineState(epoch, epoch, slope.r_factor, seconds, model, problem, batches, groups, message)
+            yield EngineState(epoch, epoch, slope.r_factor, seconds, model, problem, judge, groups, message)
             return
         point, before, slope = found[0], slope, found[1]
         change = slope.gradient.plus(-1, before.gradient)
         beta = slope.downhill.dot(change) / before.downhill.dot(before.gradient)
         direction = slope.downhill.plus(max(0.0, beta), direction)
         model = _presented(likelihood.model(point))
-        yield EngineState(epoch, epochs, slope.r_factor, seconds, model, problem, batches, groups)
+        yield EngineState(epoch, epochs, slope.r_factor, seconds, model, problem, judge, groups)
 
 
 def step_down(likelihood: Likelihood, point: Point, slope: Slope, direction: Point) -> tuple[Point, Slope] | None:

@@ -16,10 +16,10 @@ from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._modes import orthogonal_modes
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.engines._batch_model import BatchProblem, Light, ModelTensors
-from ptycho_bluesky.reconstruction.engines._likelihood import TINY, derivatives
 from ptycho_bluesky.reconstruction.engines._lsqml import LsqmlOptions
 from ptycho_bluesky.reconstruction.engines._positions import PositionCorrection
 from ptycho_bluesky.reconstruction.engines._state import EngineState
+from ptycho_bluesky.reconstruction.engines._sums import TINY, derivatives
 from ptycho_bluesky.reconstruction.engines._variation import VariationUpdate, with_variation
 
 __all__ = ["best_steps", "least_squares"]

@@ -9,9 +9,10 @@ import torch
 from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import Model
 from ptycho_bluesky.reconstruction.engines._batch_model import BatchProblem, ModelTensors
+from ptycho_bluesky.reconstruction.engines._sums import TINY, BatchSums, Direction, Sums
 from ptycho_bluesky.reconstruction.kernels._waves import Noise
 
-__all__ = ["TINY", "Likelihood", "Point", "Slope", "derivatives", "loss"]
+__all__ = ["Likelihood", "Point", "Slope"]
 
 
 @dataclass(frozen=True)
@@ -51,26 +52,6 @@ class Slope:
     """The negative gradient, preconditioned."""
 
 
-def loss(intensity: torch.Tensor, amplitude: torch.Tensor, noise: Noise) -> torch.Tensor:
-    """Return the negative logarithm of the likelihood of frames (B, H, W), up to constants, summed; float64.
-
-    Gaussian: ``sum (sqrt(I) - a)**2``; Poisson: ``sum I - a**2 log I``, as far as `I` differs from ``a**2``: Thibault
-    and Guizar-Sicairos, New J. Phys. 14, 063004 (2012), sections 2.1 and 2.2. Bad pixels (negative amplitude) count for
-    nothing.
-    """
-    good, amplitude = amplitude >= 0, amplitude.clamp_min(0)
-    if noise == "gaussian":
-        each = (intensity.sqrt() - amplitude) ** 2
-    else:
-        counts = amplitude**2
-        each = intensity - counts - torch.xlogy(counts, intensity / counts.clamp_min(TINY))
-    return torch.where(good, each, 0).sum(dtype=torch.float64)
-
-
-TINY = 1e-8
-"""Counts below which an intensity is not divided by."""
-
-
 class Likelihood:
     """The loss as a function of object, probe and background; corners and a variation stay what they are.
 
@@ -88,6 +69,8 @@ class Likelihood:
         Blur of the object's downhill direction, pixels.
     with_background:
         Whether the model's background is looked for.
+    sums:
+        Over all frames; None for those in torch.
     """
 
     def __init__(
@@ -99,8 +82,10 @@ class Likelihood:
         damping: float,
         smooth: float,
         with_background: bool,
+        sums: Sums | None = None,
     ) -> None:
-        self._problem, self._noise, self._damping, self._waves = problem, noise, damping, problem.waves
+        self._noise, self._damping, self._total = noise, damping, problem.problem.total
+        self._sums = sums or BatchSums(problem)
         self._tensors = ModelTensors(problem, model, groups, problem.floor(noise))
         self._with_background = with_background
         self._blur = None
@@ -130,38 +115,21 @@ class Likelihood:
     @torch.inference_mode()
     def slope(self, point: Point) -> Slope:
         """Return the loss and its gradient over all frames."""
-        tensors, waves, noise = self._at(point), self._waves, self._noise
-        total = torch.zeros(2, dtype=torch.float64, device=point.object.device)
-        numerator, weight = torch.zeros_like(point.object), torch.zeros_like(point.object.real)
-        gradient, bright = torch.zeros_like(tensors.copies), torch.zeros_like(tensors.copies[:, 0].real)
-        excess, certainty = (torch.zeros_like(bright[0]) for _ in range(2))
-        for frames, amplitude in self._problem.batches():
-            light = tensors.light(frames)
-            there = waves.to_detector(tensors.exit_waves(light))
-            intensity = tensors.intensity(there)
-            if self._with_background:
-                good, counts = amplitude >= 0, intensity.clamp_min(TINY)
-                first, second = derivatives(counts, amplitude, noise, expected=True)
-                excess += torch.where(good, first, 0).sum(dim=0)
-                certainty += torch.where(good, second, 0).sum(dim=0)
-            seen = tensors.misfit(there, amplitude)  # before the projection, which may write over the waves
-            there, _ = waves.project(there, amplitude, tensors.pedestal, noise)
-            total += torch.stack([loss(intensity, amplitude, noise), seen])
-            residual = waves.to_sample(there) - tensors.exit_waves(light)
-            waves.add_object(numerator, weight, residual, light.probes, light.groups, light.corners)
-            waves.add_probe(gradient, bright, residual, tensors.object, tensors.of_frame[frames], light.corners)
-        gradient, bright = tensors.gather(gradient), tensors.gather_weight(bright)[:, None]
-        scale = 1 if noise == "gaussian" else 2  # of the curvature, near the solution
-        to_object = self._blurred(numerator, scale * (weight + self._damping * weight.amax()))
+        tensors = self._at(point)
+        sums = self._sums.slope(tensors, self._noise, self._with_background)
+        gradient, bright = tensors.gather(sums.probes), tensors.gather_weight(sums.probes_weight)[:, None]
+        scale = 1 if self._noise == "gaussian" else 2  # of the curvature, near the solution
+        weight = sums.object_weight
+        to_object = self._blurred(sums.object, scale * (weight + self._damping * weight.amax()))
         to_probe = gradient / (scale * (bright + self._damping * bright.amax()))
         to_background = None
-        if point.background is not None:
-            free = (point.background > 0) | (excess < 0)
-            to_background = torch.where(free, -excess / certainty.clamp_min(TINY), 0)
+        if point.background is not None and sums.excess is not None and sums.certainty is not None:
+            free = (point.background > 0) | (sums.excess < 0)
+            to_background = torch.where(free, -sums.excess / sums.certainty.clamp_min(TINY), 0)
         return Slope(
-            float(total[0]),
-            float(total[1]) / self._problem.problem.total,
-            Point(-numerator, -gradient, None if point.background is None else excess),
+            sums.loss,
+            sums.misfit / self._total,
+            Point(-sums.object, -gradient, sums.excess),
             Point(to_object, to_probe, to_background),
         )
 
@@ -179,32 +147,7 @@ class Likelihood:
 
         Where it is small or negative, far from the solution, half of what it will be on average there stands in.
         """
-        tensors, waves = self._at(point), self._waves
-        probes = tensors.spread(direction.probe)
-        total = torch.zeros(2, dtype=torch.float64, device=point.object.device)
-        for frames, amplitude in self._problem.batches():
-            light, mine = tensors.light(frames), tensors.of_frame[frames]
-            there = waves.to_detector(tensors.exit_waves(light))
-            move = waves.exit_waves(direction.object, light.probes, light.groups, light.corners)
-            move += waves.exit_waves(point.object, probes, mine, light.corners)
-            move = waves.to_detector(move)
-            rises = 2 * (there.conj() * move).real.sum(dim=1)
-            rises = rises if direction.background is None else rises + direction.background
-            bends = 2 * (move.real**2 + move.imag**2).sum(dim=1)
-            counts, good = tensors.intensity(there).clamp_min(TINY), amplitude >= 0
-            first, second = derivatives(counts, amplitude, self._noise, expected=False)
-            _, usual = derivatives(counts, amplitude, self._noise, expected=True)
-            exact, expected = second * rises**2 + first * bends, usual * rises**2
-            total += torch.stack([torch.where(good, v, 0).sum(dtype=torch.float64) for v in (exact, expected)])
-        return max(float(total[0]), float(total[1]) / 2, 1e-30) / 2
-
-
-def derivatives(
-    intensity: torch.Tensor, amplitude: torch.Tensor, noise: Noise, expected: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return first and second derivatives of the loss by the intensity; `expected`: the second one's mean."""
-    if noise == "gaussian":
-        ratio, usual = amplitude / intensity.sqrt(), 1 / (2 * intensity)
-    else:
-        ratio, usual = amplitude**2 / intensity, 1 / intensity
-    return 1 - ratio, usual if expected else usual * ratio
+        tensors = self._at(point)
+        along = Direction(direction.object, tensors.spread(direction.probe), direction.background)
+        exact, expected = self._sums.curvature(tensors, along, self._noise)
+        return max(exact, expected / 2, 1e-30) / 2

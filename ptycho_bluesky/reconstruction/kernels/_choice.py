@@ -9,7 +9,7 @@ from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.kernels._protocol import DataType, Kernels
 
-__all__ = ["Backend", "kernels_for"]
+__all__ = ["Backend", "kernels_for", "takes_numba"]
 
 Backend = Literal["auto", "numba", "torch"]
 
@@ -31,26 +31,39 @@ def kernels_for(
     ReconstructionError
         When the device is not there, or the backend cannot work on it.
     """
-    thick = len(problem.start.object) > 1
-    if backend == "numba" and thick:
-        raise ReconstructionError("the numba kernels know thin objects alone: use kernels 'torch' or 'auto' for slices")
-    if backend == "numba" or (backend == "auto" and device == "cpu" and not thick):
-        if device != "cpu":
-            raise ReconstructionError(
-                f"the numba kernels work on the CPU alone, given was device {device!r}: use kernels 'torch' or 'auto'"
-            )
-        from ptycho_bluesky.reconstruction.kernels._fft import can_transform  # numba takes a second to import
-        from ptycho_bluesky.reconstruction.kernels._numba import CpuKernels
+    if takes_numba(problem, device, backend):
+        from ptycho_bluesky.reconstruction.kernels._numba import CpuKernels  # numba takes a second to import
 
-        size = problem.amplitudes.size
-        if can_transform(size):
-            return CpuKernels(problem, threads or settings().threads)
-        if backend == "numba":
-            raise ReconstructionError(
-                f"the numba kernels need frames whose side has no prime factor above 7, given were {size} x {size} "
-                "pixels: crop or pad them, or use kernels 'torch' or 'auto', which are slower"
-            )
+        return CpuKernels(problem, threads or settings().threads)
     return _by_batches(problem, device, backend, threads, data_type)
+
+
+def takes_numba(problem: Problem, device: str, backend: Backend) -> bool:
+    """Tell whether the numba kernels are to be taken.
+
+    Raises
+    ------
+    ReconstructionError
+        When they are asked for and cannot do it.
+    """
+    thick, asked = len(problem.start.object) > 1, backend == "numba"
+    if asked and thick:
+        raise ReconstructionError("the numba kernels know thin objects alone: use kernels 'torch' or 'auto' for slices")
+    if asked and device != "cpu":
+        raise ReconstructionError(
+            f"the numba kernels work on the CPU alone, given was device {device!r}: use kernels 'torch' or 'auto'"
+        )
+    if not asked and (backend != "auto" or device != "cpu" or thick):
+        return False
+    from ptycho_bluesky.reconstruction.kernels._fft import can_transform  # numba takes a second to import
+
+    size = problem.amplitudes.size
+    if asked and not can_transform(size):
+        raise ReconstructionError(
+            f"the numba kernels need frames whose side has no prime factor above 7, given were {size} x {size} "
+            "pixels: crop or pad them, or use kernels 'torch' or 'auto', which are slower"
+        )
+    return can_transform(size)
 
 
 def _by_batches(problem: Problem, device: str, backend: Backend, threads: int | None, data_type: DataType) -> Kernels:

@@ -27,6 +27,7 @@ __all__ = [
     "lanes",
     "larger",
     "load",
+    "logarithm",
     "root",
     "splat",
     "store",
@@ -157,6 +158,35 @@ def root(_: Any, value: Any) -> Any:
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         return _call(builder, f"llvm.sqrt.v{LANES}f32", VECTOR, args)
+
+    return lanes(value), emit
+
+
+@emitted
+def logarithm(_: Any, value: Any) -> Any:
+    """Return the natural logarithms of positive, finite numbers, to the last bit or two of float32.
+
+    ``log m = 2 artanh((m - 1) / (m + 1))`` for the mantissa within a factor of ``sqrt(2)`` of 1, four terms of the
+    series after the first. LLVM's own logarithm is called number by number.
+    """
+
+    def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        words = ir.VectorType(ir.IntType(32), LANES)
+
+        def number(real: float) -> ir.Constant:
+            return ir.Constant(VECTOR, [float(np.float32(real))] * LANES)
+
+        bits = builder.bitcast(args[0], words)
+        lowest = ir.Constant(words, [int(np.float32(np.sqrt(0.5)).view(np.int32))] * LANES)
+        exponent = builder.ashr(builder.sub(bits, lowest), ir.Constant(words, [23] * LANES))
+        mantissa = builder.bitcast(builder.sub(bits, builder.shl(exponent, ir.Constant(words, [23] * LANES))), VECTOR)
+        one = number(1)
+        ratio = builder.fdiv(builder.fsub(mantissa, one), builder.fadd(mantissa, one))
+        square, series = builder.fmul(ratio, ratio), number(2 / 9)
+        for term in (2 / 7, 2 / 5, 2 / 3, 2):
+            series = builder.fadd(builder.fmul(series, square), number(term))
+        whole = builder.fmul(builder.sitofp(exponent, VECTOR), number(np.log(2)))
+        return builder.fadd(whole, builder.fmul(series, ratio))
 
     return lanes(value), emit
 

@@ -159,6 +159,8 @@ class CpuKernels:
         self, model: Model, groups: ProbeGroups, probes: npt.NDArray[np.float32], factor: float
     ) -> npt.NDArray[np.float64]:
         """Return the sums of :func:`evaluate` over all frames."""
+        none = np.zeros((self._size, self._size), np.float32)
+        background = layout.met_of(none if model.background is None else model.background, self._optics)
 
         def of_block(block: Block) -> npt.NDArray[np.float64]:
             parts = self._parts(block, groups, None)
@@ -166,7 +168,14 @@ class CpuKernels:
             def work(t: int) -> npt.NDArray[np.float64]:
                 tile = parts[t].tile(model.object[0])
                 found: npt.NDArray[np.float64] = passes.evaluate(
-                    parts[t].visits, block.amplitude, tile, probes, self._optics, self._rooms[t], factor
+                    parts[t].visits,
+                    block.amplitude,
+                    tile,
+                    probes,
+                    self._optics,
+                    self._rooms[t],
+                    background,
+                    factor,
                 )
                 return found
 

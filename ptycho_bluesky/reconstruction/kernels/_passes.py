@@ -32,7 +32,20 @@ from ptycho_bluesky.reconstruction.kernels._lanes import (
 )
 from ptycho_bluesky.reconstruction.kernels._strips import cached
 
-__all__ = ["Pace", "evaluate", "sweep"]
+__all__ = [
+    "Pace",
+    "begin",
+    "evaluate",
+    "exit_strip",
+    "from_waves",
+    "jit",
+    "look_up",
+    "meet",
+    "part",
+    "propagate",
+    "sweep",
+    "to_waves",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -52,7 +65,7 @@ class Pace(NamedTuple):
 
 
 @jit
-def _exit_strip(obj: Any, probe: Any, y: int, x: int, s: int, size: int, strip: Any) -> None:
+def exit_strip(obj: Any, probe: Any, y: int, x: int, s: int, size: int, strip: Any) -> None:
     """Write the product of probe (strips, rows, 2, 16) and patch at (y, x) to a strip (rows, 2, 16)."""
     for i in range(size):
         o, oi = load(obj, (y + i, 0, x + s * LANES)), load(obj, (y + i, 1, x + s * LANES))
@@ -62,7 +75,7 @@ def _exit_strip(obj: Any, probe: Any, y: int, x: int, s: int, size: int, strip: 
 
 
 @jit
-def _to_waves(strip: Any, waves: Any, m: int, s: int) -> None:
+def to_waves(strip: Any, waves: Any, m: int, s: int) -> None:
     """Write strip s of mode m, transposed, to waves (strips, M, rows, 2, 16)."""
     for b in range(waves.shape[0]):
         for plane in range(2):
@@ -70,15 +83,15 @@ def _to_waves(strip: Any, waves: Any, m: int, s: int) -> None:
 
 
 @jit
-def _from_waves(waves: Any, m: int, s: int, strip: Any) -> None:
-    """Undo :func:`_to_waves`."""
+def from_waves(waves: Any, m: int, s: int, strip: Any) -> None:
+    """Undo :func:`to_waves`."""
     for b in range(waves.shape[0]):
         for plane in range(2):
             transpose(waves, (b, m, s * LANES, plane, 0), 2 * LANES, strip, (b * LANES, plane, 0), 2 * LANES)
 
 
 @jit
-def _look_up(amplitude: Any, k: int, s: int, optics: Any, measured: Any) -> None:
+def look_up(amplitude: Any, k: int, s: int, optics: Any, measured: Any) -> None:
     """Write strip s of frame k of amplitude (K, H, W) to measured (rows, 16), padded with bad pixels.
 
     In the far field it is the transposed frame's strip, in the transform's order.
@@ -133,7 +146,7 @@ def _project(strips: Any, measured: Any, size: int, scale: Any) -> Any:
 
 
 @jit
-def _filter(waves: Any, optics: Any, sign: Any) -> None:
+def propagate(waves: Any, optics: Any, sign: Any) -> None:
     """Multiply the spectrum with the transfer function or its conjugate; one axis of waves is transformed already."""
     turn = splat(sign)
     for s in range(waves.shape[0]):
@@ -150,25 +163,25 @@ def _filter(waves: Any, optics: Any, sign: Any) -> None:
 
 
 @jit
-def _begin(obj: Any, probe: Any, y: int, x: int, optics: Any, room: Any) -> None:
+def begin(obj: Any, probe: Any, y: int, x: int, optics: Any, room: Any) -> None:
     """Write the exit waves to the room's waves, one axis transformed; in the near field, propagated half-way too."""
     strip = room.strips[0, 0]
     for m in range(probe.shape[0]):
         for s in range(probe.shape[1]):
-            _exit_strip(obj, probe[m], y, x, s, optics.plan.length, strip)
+            exit_strip(obj, probe[m], y, x, s, optics.plan.length, strip)
             forward(strip, optics.plan)
-            _to_waves(strip, room.waves, m, s)
+            to_waves(strip, room.waves, m, s)
     if optics.transfer.shape[0]:
-        _filter(room.waves, optics, f32(1))
+        propagate(room.waves, optics, f32(1))
 
 
 @jit
-def _meet(s: int, optics: Any, room: Any) -> Any:
+def meet(s: int, optics: Any, room: Any) -> Any:
     """Return strip s of all modes on the detector, (M, rows, 2, 16)."""
     if optics.transfer.shape[0]:
         strips = room.strips[0]
         for m in range(strips.shape[0]):
-            _from_waves(room.waves, m, s, strips[m])
+            from_waves(room.waves, m, s, strips[m])
             inverse(strips[m], optics.plan)
         return strips
     strips = room.waves[s]
@@ -178,12 +191,12 @@ def _meet(s: int, optics: Any, room: Any) -> Any:
 
 
 @jit
-def _part(strips: Any, s: int, optics: Any, room: Any) -> None:
-    """Undo :func:`_meet`."""
+def part(strips: Any, s: int, optics: Any, room: Any) -> None:
+    """Undo :func:`meet`."""
     for m in range(strips.shape[0]):
         if optics.transfer.shape[0]:
             forward(strips[m], optics.plan)
-            _to_waves(strips[m], room.waves, m, s)
+            to_waves(strips[m], room.waves, m, s)
         else:
             inverse(strips[m], optics.plan)
 
@@ -280,7 +293,7 @@ def _return(
         if s < count:
             strips = room.strips[s % (1 + lag)]
             for m in range(probe.shape[0]):
-                _from_waves(room.waves, m, s, strips[m])
+                from_waves(room.waves, m, s, strips[m])
                 inverse(strips[m], optics.plan)
             if lag:
                 _add_shift(obj, probe, y, x, s, size, strips, sums)
@@ -319,36 +332,41 @@ def sweep(visits: Any, amplitude: Any, obj: Any, probes: Any, optics: Any, room:
     error = 0.0
     for k in range(visits.shape[0]):
         row, y, x, c = visits[k]
-        _begin(obj, probes[c], y + 1, x + 1, optics, room)
+        begin(obj, probes[c], y + 1, x + 1, optics, room)
         for s in range(room.waves.shape[0]):
-            _look_up(amplitude, row, s, optics, room.measured)
-            strips = _meet(s, optics, room)
+            look_up(amplitude, row, s, optics, room.measured)
+            strips = meet(s, optics, room)
             error += _project(strips, room.measured, optics.plan.length, f32(optics.scale))
-            _part(strips, s, optics, room)
+            part(strips, s, optics, room)
         if optics.transfer.shape[0]:
-            _filter(room.waves, optics, f32(-1))
+            propagate(room.waves, optics, f32(-1))
         peaks[c] = _return(obj, probes[c], y + 1, x + 1, optics, room, peaks[c], steps, shifts[k])
     return error
 
 
 @cached
-def evaluate(visits: Any, amplitude: Any, obj: Any, probes: Any, optics: Any, room: Any, factor: Any) -> Any:
-    """Return ``sum |factor m - a|``, ``sum m a`` and ``sum m m`` over good pixels; the rest as in :func:`sweep`."""
-    none, scale, stretch = splat(f32(0)), splat(f32(optics.scale)), splat(f32(factor))
+def evaluate(
+    visits: Any, amplitude: Any, obj: Any, probes: Any, optics: Any, room: Any, background: Any, factor: Any,
+) -> Any:  # fmt: skip
+    """Return ``sum |factor m - a|``, ``sum m a`` and ``sum m m`` over good pixels; the rest as in :func:`sweep`.
+
+    The modulus is ``m = sqrt(sum over modes |wave|**2 + background)``; background (strips, rows, 16) counts.
+    """
+    none, unit, stretch = splat(f32(0)), splat(f32(optics.scale * optics.scale)), splat(f32(factor))
     sums = np.zeros(3)
     for k in range(visits.shape[0]):
         row, y, x, c = visits[k]
-        _begin(obj, probes[c], y + 1, x + 1, optics, room)
+        begin(obj, probes[c], y + 1, x + 1, optics, room)
         for s in range(room.waves.shape[0]):
-            _look_up(amplitude, row, s, optics, room.measured)
-            strips = _meet(s, optics, room)
+            look_up(amplitude, row, s, optics, room.measured)
+            strips = meet(s, optics, room)
             absolute = cross = square = none
             for i in range(optics.plan.length):
                 power, a = none, load(room.measured, (i, 0))
                 for m in range(strips.shape[0]):
                     w, wi = load(strips, (m, i, 0, 0)), load(strips, (m, i, 1, 0))
                     power = power + w * w + wi * wi
-                modulus = where_bad(a, none, root(power) * scale)
+                modulus = where_bad(a, none, root(power * unit + load(background, (s, i, 0))))
                 a = larger(a, none)
                 missed = stretch * modulus - a
                 absolute = absolute + larger(missed, none - missed)

@@ -15,12 +15,12 @@ __all__ = ["landscape"]
 
 
 @layout.cached
-def _errors(places: Any, amplitude: Any, tile: Any, probes: Any, optics: Any, room: Any) -> Any:
+def _errors(places: Any, amplitude: Any, tile: Any, probes: Any, optics: Any, room: Any, dark: Any) -> Any:
     errors, one = np.empty(places.shape[:2]), np.empty((1, 4), np.int64)
     for k in range(places.shape[0]):
         for t in range(places.shape[1]):
             one[0, 0], one[0, 1], one[0, 2], one[0, 3] = k, places[k, t, 0], places[k, t, 1], 0
-            errors[k, t] = passes.evaluate(one, amplitude, tile, probes, optics, room, 1.0)[0]
+            errors[k, t] = passes.evaluate(one, amplitude, tile, probes, optics, room, dark, 1.0)[0]
     return errors
 
 
@@ -50,5 +50,6 @@ def landscape(
     corners = np.clip(places, 0, np.array(obj.shape) - size)
     optics, room = layout.optics_for(size, transfer), layout.room_for(size, len(probe))
     tile, strips = layout.tile_of(obj), layout.strips_of(probe[None])
-    found: npt.NDArray[np.float64] = _errors(corners, amplitude, tile, strips, optics, room)
+    dark = layout.met_of(np.zeros((size, size), np.float32), optics)
+    found: npt.NDArray[np.float64] = _errors(corners, amplitude, tile, strips, optics, room, dark)
     return found

@@ -22,7 +22,9 @@ __all__ = [
     "Room",
     "add_tile",
     "cached",
+    "frame_of",
     "illuminate",
+    "met_of",
     "optics_for",
     "room_for",
     "settle",
@@ -105,6 +107,28 @@ def waves_of(strips: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.compl
         part = waves[..., first : first + LANES]
         part.real, part.imag = (strips[..., first // LANES, :size, plane, : part.shape[-1]] for plane in (0, 1))
     return waves
+
+
+def met_of(frame: npt.NDArray[np.float32], optics: Optics) -> npt.NDArray[np.float32]:
+    """Return a frame (H, W) as strips (strips, rows, 16), in the order in which a pass meets the detector."""
+    size, order = len(frame), optics.plan.order
+    met = aligned((_padded(size) // LANES, _padded(size), LANES))
+    placed = frame if optics.transfer.shape[0] else frame[np.ix_(order, order)].T
+    for first in range(0, size, LANES):
+        part = placed[:, first : first + LANES]
+        met[first // LANES, :size, : part.shape[-1]] = part
+    return met
+
+
+def frame_of(met: npt.NDArray[np.float32], optics: Optics) -> npt.NDArray[np.float32]:
+    """Undo :func:`met_of`."""
+    size, order = optics.plan.length, optics.plan.order
+    placed = np.concatenate(list(met), axis=1)[:size, :size]
+    if optics.transfer.shape[0]:
+        return placed
+    frame = np.empty_like(placed)
+    frame[np.ix_(order, order)] = placed.T
+    return frame
 
 
 @cached

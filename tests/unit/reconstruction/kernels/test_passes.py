@@ -90,13 +90,15 @@ def test_one_frame_moves_object_and_probe_as_in_torch_float64(size, far, modes, 
 @pytest.mark.parametrize("far", [True, False], ids=["far", "near"])
 def test_evaluate_sums_over_good_pixels_alone(size, far):
     obj, probe, amplitude = case(1, 2, size, bad=True)
+    background = np.random.default_rng(2).gamma(2, 1, (size, size)).astype(np.float32)
     transfer = FAR if far else near(size)
     plain = TorchWaves(torch.device("cpu"), torch.from_numpy(transfer))
     waves = plain.to_detector(torch.from_numpy(probe * obj[2 : size + 2, 4 : size + 4])).numpy()
-    modulus, good = np.sqrt((np.abs(waves) ** 2).sum(0)), amplitude >= 0
+    modulus, good = np.sqrt((np.abs(waves) ** 2).sum(0) + background), amplitude >= 0
+    optics = layout.optics_for(size, transfer)
     found = passes.evaluate(
         np.array([[0, 2, 4, 0]]), amplitude[None], layout.tile_of(obj), layout.strips_of(probe[None]),
-        layout.optics_for(size, transfer), layout.room_for(size, 2), 0.8,
+        optics, layout.room_for(size, 2), layout.met_of(background, optics), 0.8,
     )  # fmt: skip
     a, m = amplitude[good], modulus[good]
     assert found == pytest.approx((np.abs(0.8 * m - a).sum(), (m * a).sum(), (m * m).sum()), rel=1e-5)
