@@ -87,15 +87,41 @@ def test_the_curvature_is_the_second_derivative_along_an_object(small, noise, se
     assert 2 * found.curvature(point, direction) == pytest.approx(exact, rel=0.02)
 
 
-def test_the_star_is_recovered_and_no_epoch_climbs(star):
-    begun = reconstruct(star.dataset, "fast", {"modes": 2, "epochs": 15, "threads": 1, "coarse_epochs": 0})
-    result = reconstruct(star.dataset, "ml", {"modes": 2, "epochs": 12, "threads": 1}, start=begun)
+@pytest.fixture(scope="module")
+def begun(star):
+    """A rough image of the star."""
+    return reconstruct(star.dataset, "fast", {"modes": 2, "epochs": 15, "threads": 1, "coarse_epochs": 0})
+
+
+@pytest.mark.parametrize("kernels", ["numba", "torch"])
+def test_the_star_is_recovered_and_no_epoch_climbs(star, begun, kernels):
+    options = {"modes": 2, "epochs": 12, "threads": 1, "kernels": kernels}
+    result = reconstruct(star.dataset, "ml", options, start=begun)
+    assert result.provenance["kernels"].startswith(kernels)
     assert star.correlation(result) > 0.95
     assert result.r_factor < begun.r_factor
     problem = prepare(star.dataset, 2)
-    states = MlEngine().iterate(problem, MlOptions(modes=2, epochs=4, threads=1, smooth=1.0))
+    states = MlEngine().iterate(problem, MlOptions(modes=2, epochs=4, threads=1, smooth=1.0, kernels=kernels))
     errors = [state.r_factor for state in states]
     assert len(errors) == 4 and errors[-1] < errors[0]
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "poisson"])
+def test_fused_passes_and_torch_walk_the_same_way(star, begun, noise):
+    common = {"modes": 2, "epochs": 5, "threads": 1, "noise": noise, "background": True}
+    one, other = (
+        reconstruct(star.dataset, "ml", {**common, "kernels": kernels}, start=begun) for kernels in ("numba", "torch")
+    )
+    assert one.r_factor == pytest.approx(other.r_factor, abs=2e-4)
+    assert np.abs(one.object - other.object)[0][one.field_of_view].max() < 0.01
+
+
+def test_a_probe_that_varies_is_left_to_torch(small):
+    problem = prepare(small, 1)
+    variation = Variation(problem.start.probe[0], np.zeros((len(problem), 1), np.float32))
+    varied = replace(problem, start=replace(problem.start, variation=variation))
+    names = [next(MlEngine().iterate(p, MlOptions(modes=1, threads=1))).kernels.name for p in (problem, varied)]
+    assert names[0].startswith("numba") and names[1].startswith("torch")
 
 
 def test_poisson_is_no_worse_than_gaussian_with_few_photons(star):
