@@ -106,8 +106,17 @@ def test_the_measured_star_reaches_its_r_factor_with_one_mode(data_folder):
     from ptycho_bluesky.formats import load_dataset
 
     dataset = load_dataset(data_folder / "siemens_star_small.npz.bz2")
-    result = reconstruct(dataset, options={"modes": 1})
+    result = reconstruct(dataset, "fast", {"modes": 1})
     assert result.r_factor <= 0.150 and 1.0 < result.phase_contrast_rad < 1.6
+
+
+@pytest.mark.data
+def test_the_measured_star_is_explained_best_by_the_default(data_folder):
+    from ptycho_bluesky.formats import load_dataset
+
+    result = reconstruct(load_dataset(data_folder / "siemens_star_small.npz.bz2"))
+    assert result.engine == "auto" and len(result.probe) == 3
+    assert result.r_factor <= 0.1255 and 1.15 < result.phase_contrast_rad < 1.6
 
 
 @pytest.mark.data
