@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,10 @@ from ptycho_bluesky.cli._interrupt import stop_on_interrupt
 from ptycho_bluesky.cli._output import Json, emit, given, progress, say, start_logging
 from ptycho_bluesky.errors import FormatError
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
+
+if TYPE_CHECKING:
+    from ptycho_bluesky.reconstruction import EngineState
+    from ptycho_bluesky.reconstruction.distributed import Progress
 
 __all__ = ["reconstruct_command"]
 
@@ -66,6 +70,12 @@ def reconstruct_command(
         bool, typer.Option("--check/--no-check", help="Refuse data whose axes, signs, scale or units look wrong.")
     ] = True,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to compute.")] = "cpu",
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share frames and object, one for each core or GPU.")
+    ] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="With --ranks: folder to save to, and to go on from after a break.")
+    ] = None,
     max_seconds: Annotated[
         float | None, typer.Option(min=0, help="Stop after this long, with a usable result.")
     ] = None,
@@ -85,6 +95,7 @@ def reconstruct_command(
     from ptycho_bluesky.cli._compare import result_picture
     from ptycho_bluesky.formats import write_reconstruction
     from ptycho_bluesky.reconstruction import read_start, reconstruct, reconstruct_scans
+    from ptycho_bluesky.reconstruction.distributed import reconstruct_ranks
 
     for file in (output, picture):
         check_writable(file)
@@ -92,6 +103,10 @@ def reconstruct_command(
         raise FormatError(f"{len(sources)} inputs and --share {share}: give one input, or several and what they share")
     if share is not None and (start is not None or refine_distance or picture is not None):
         raise FormatError("--start, --refine-distance and --picture are for one input; leave them out with --share")
+    if ranks is not None and (share is not None or start is not None or refine_distance):
+        raise FormatError("--share, --start and --refine-distance are for one process; leave --ranks out with them")
+    if ranks is None and checkpoints is not None:
+        raise FormatError("--checkpoints are written by ranks; give --ranks as well")
     measured = given(
         energy_kev=energy_kev,
         distance_m=distance_m,
@@ -110,20 +125,25 @@ def reconstruct_command(
     ) | _options(settings or [])
     beginning = None if start is None else read_start(start)
     with progress(f"reconstructing {datasets[0].name}", None) as update, stop_on_interrupt("the result") as should_stop:
-        common: dict[str, Any] = {
-            "device": device,
-            "max_seconds": max_seconds,
-            "should_stop": should_stop,
-            "on_state": lambda state: update(state.epoch, f"R {state.r_factor:.4f}", state.epochs),
+
+        def tell(state: EngineState | Progress) -> None:
+            update(state.epoch, f"R {state.r_factor:.4f}", state.epochs)
+
+        common: dict[str, Any] = {"device": device, "max_seconds": max_seconds, "should_stop": should_stop}
+        alone: dict[str, Any] = {
+            "start": beginning,
+            "refine_distance": refine_distance,
+            "check": check,
+            "on_state": tell,
         }
-        if share is None:
-            results = [
-                reconstruct(
-                    datasets[0], engine, wanted, start=beginning, refine_distance=refine_distance, check=check, **common
-                )
-            ]
+        if ranks is not None:
+            where = sources[0] if Path(sources[0]).is_file() else datasets[0]
+            together: dict[str, Any] = {"load": measured, "check": check, "folder": checkpoints, "on_progress": tell}
+            results = [reconstruct_ranks(where, ranks, engine, wanted, **together, **common)]
+        elif share is None:
+            results = [reconstruct(datasets[0], engine, wanted, **alone, **common)]
         else:
-            results = reconstruct_scans(datasets, share, engine, wanted, **common)
+            results = reconstruct_scans(datasets, share, engine, wanted, on_state=tell, **common)
     outputs = [output]
     if share is not None:
         outputs = [output.with_stem(f"{output.stem}-{number + 1}") for number in range(len(results))]

@@ -23,6 +23,7 @@ from ptycho_bluesky import errors
 from ptycho_bluesky.errors import PtychoError, ReconstructionError, report
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 from ptycho_bluesky.formats import identify, load_dataset, read_reconstruction, save_dataset
+from ptycho_bluesky.reconstruction.diagnosis import refuse_if_wrong
 from ptycho_bluesky.reconstruction.distributed._options import PROGRESS, STOP, RankOptions, RankSpec
 
 __all__ = ["Progress", "reconstruct_ranks"]
@@ -55,11 +56,12 @@ class Progress:
 def reconstruct_ranks(
     dataset: PtychoDataset | str | Path,
     ranks: int,
-    engine: Literal["auto", "fast"] = "auto",
+    engine: str = "auto",
     options: BaseModel | Mapping[str, Any] | None = None,
     *,
     together: RankOptions | Mapping[str, Any] | None = None,
     load: Mapping[str, Any] | None = None,
+    check: bool = True,
     device: Literal["cpu", "cuda"] = "cpu",
     folder: str | Path | None = None,
     retries: int = 2,
@@ -84,6 +86,8 @@ def reconstruct_ranks(
         How ranks work together.
     load:
         Options of ``load_dataset`` for a file.
+    check:
+        Whether to refuse a dataset whose units, shape or mask look wrong, at once.
     device:
         ``"cpu"``, or ``"cuda"`` for one GPU a rank.
     folder:
@@ -121,11 +125,11 @@ def reconstruct_ranks(
     with contextlib.ExitStack() as stack:
         where = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="ptycho-ranks-"))).absolute()
         where.mkdir(parents=True, exist_ok=True)
-        path, name = _file(dataset, where, load or {})
+        path, name, options_of_file = _file(dataset, where, load or {}, check)
         try:
             spec = RankSpec(
                 dataset=path,
-                load={} if isinstance(dataset, PtychoDataset) or path.parent == where else dict(load or {}),
+                load=options_of_file,
                 name=name,
                 options=dict(given or {}),
                 ranks=RankOptions.model_validate(together or {}),
@@ -142,17 +146,19 @@ def reconstruct_ranks(
         return read_reconstruction(spec.output)
 
 
-def _file(dataset: PtychoDataset | str | Path, folder: Path, load: Mapping[str, Any]) -> tuple[Path, str]:
-    """Return a file that ranks can read their frames from, and the dataset's name."""
-    if not isinstance(dataset, PtychoDataset):
-        path = Path(dataset).expanduser().absolute()
-        found = load_dataset(path, **load)
-        if identify(path).layout != "npz":
-            return path, found.name
-        dataset = found
+def _file(
+    dataset: PtychoDataset | str | Path, folder: Path, load: Mapping[str, Any], check: bool
+) -> tuple[Path, str, dict[str, Any]]:
+    """Return a file that ranks can read their frames from, the dataset's name, and options to load the file."""
+    given = None if isinstance(dataset, PtychoDataset) else Path(dataset).expanduser().absolute()
+    dataset = dataset if isinstance(dataset, PtychoDataset) else load_dataset(str(given), **load)
+    if check:
+        refuse_if_wrong(dataset.validate(), trials=False)
+    if given is not None and identify(given).layout != "npz":
+        return given, dataset.name, dict(load)
     path = folder / ("dataset.npz" if dataset.pixel_size_m is None else "dataset.cxi")
     save_dataset(path, dataset)
-    return path, dataset.name
+    return path, dataset.name, {}
 
 
 def _persist(

@@ -194,7 +194,7 @@ def test_on_a_cpu_the_choice_stays_numba_or_torch(problem):
 def test_batch_engines_get_with_raw_kernels_where_they_get_with_torch(host_launch, star, monkeypatch, engine):
     few = slice(None, None, 6)
     dataset = replace(star.dataset, frames=np.asarray(star.dataset.frames)[few], positions=star.dataset.positions[few])
-    options = {"epochs": 2, "modes": 2, "threads": 1}
+    options = {"epochs": 2, "modes": 2, "threads": 1, "kernels": "torch"}
     plain = reconstruct(dataset, engine, options)
 
     def raw(device: torch.device, transfer: torch.Tensor) -> CudaWaves:
