@@ -17,7 +17,7 @@ import numpy as np
 from ptycho_bluesky.reconstruction.distributed import _worker
 from ptycho_bluesky.reconstruction.kernels._numba import CpuKernels
 
-NAN_AT, SLOW_S = 15, 0.05
+NAN_AT, SLOW_S = 15, 0.02
 
 if __name__ == "__main__":
     faults, spec = sys.argv[2:], sys.argv[1]

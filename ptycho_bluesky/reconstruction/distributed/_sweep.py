@@ -191,10 +191,10 @@ class RankKernels:
             started = self._halos.start(model.object)
             model = visit(model, interior)
             self._halos.finish(started, model.object)
-            model = replace(model, probe=self._averaged(model.probe) if steps.probe else model.probe)
+            probe, self.stopped = self._averaged(model.probe, self._should_stop())
+            model = replace(model, probe=probe)
             visited += len(border) + len(interior)
-            if self.sum_of([float(self._should_stop())], "wishes to stop")[0]:
-                self.stopped = True
+            if self.stopped:
                 break
         spoilt = not (np.isfinite(error) and model.is_finite())
         error, visited, spoilt_ranks = self.sum_of([error if not spoilt else 0.0, visited, spoilt], "errors")
@@ -203,9 +203,11 @@ class RankKernels:
             shifts = self._communicator.all_reduce(torch.from_numpy(shifts), "shifts").numpy()
         return Swept(model, error if not spoilt_ranks else float("nan"), shifts)
 
-    def _averaged(self, probe: ComplexArray) -> ComplexArray:
-        mine = torch.from_numpy(np.ascontiguousarray(self._share * probe))
-        return np.asarray(self._communicator.all_reduce(mine, "probe").numpy())
+    def _averaged(self, probe: ComplexArray, stop: bool) -> tuple[ComplexArray, bool]:
+        """Return the mean probe, and whether any rank wants to stop: in one message, for each costs a round trip."""
+        mine = np.append((self._share * probe).ravel(), np.complex64(stop))
+        summed = self._communicator.all_reduce(torch.from_numpy(mine), "probe").numpy()
+        return summed[:-1].reshape(probe.shape), bool(summed[-1].real > 0.5)
 
     def sum_of(self, numbers: list[float], name: str) -> list[float]:
         """Return sums over all ranks, the same bits on each."""
