@@ -65,7 +65,7 @@ def settled(problem: Problem, model: Model) -> Model:
 def software_versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     versions = {"python": platform.python_version()}
-    for name in ("ptycho-bluesky", "numpy", "scipy", "numba", "rocket-fft", "torch"):
+    for name in ("ptycho-bluesky", "numpy", "scipy", "numba", "torch"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:  # torch or a transform that this machine goes without
