@@ -127,13 +127,19 @@ class CpuKernels:
             tile, weight = part.tile(obj), np.full((part.shape[0], part.shape[1] + LANES), floor, np.float32)
             shifts = np.zeros((len(part.frames), 2 if steps.find_shifts else 0))
             error = passes.sweep(part.visits, block.amplitude, tile, probes, self._optics, self._rooms[t], pace, shifts)
-            layout.illuminate(light, part.visits, weight)
+            if self.workers > 1:
+                layout.illuminate(light, part.visits, weight)
             return _Learnt(float(error), tile, weight, layout.waves_of(probes, self._size), shifts)
 
         return self._each(work)
 
     def _merge(self, obj: ComplexArray, parts: list[_Part], learnt: list[_Learnt]) -> None:
         """Write the tiles' average, weighted with their illumination, into the object."""
+        if self.workers == 1:  # the average of one
+            (y, x), (height, width) = parts[0].corner, parts[0].shape
+            here, tile = obj[y : y + height, x : x + width], learnt[0].tile[1 : height + 1, :, 1 : width + 1]
+            here.real, here.imag = tile[:, 0], tile[:, 1]
+            return
         corners = np.array([part.corner for part in parts])
         first, last = corners.min(axis=0), (corners + [part.shape for part in parts]).max(axis=0)
         here = obj[first[0] : last[0], first[1] : last[1]]
