@@ -120,14 +120,16 @@ class CpuKernels:
         pace = passes.Pace(steps.object, steps.probe, steps.alpha_object, steps.alpha_probe)
         start, light = layout.strips_of(groups.spread(probe)), layout.strips_of(probe[0])
         floor = 1e-6 * float((np.abs(probe[0]) ** 2).sum(axis=0).max())
+        none = np.empty((0, 0), np.float32)
 
         def work(t: int) -> _Learnt:
             part, probes = parts[t], aligned(start.shape)
             probes[:] = start
-            tile, weight = part.tile(obj), np.full((part.shape[0], part.shape[1] + LANES), floor, np.float32)
+            tile, weight = part.tile(obj), none
             shifts = np.zeros((len(part.frames), 2 if steps.find_shifts else 0))
             error = passes.sweep(part.visits, block.amplitude, tile, probes, self._optics, self._rooms[t], pace, shifts)
             if self.workers > 1:
+                weight = np.full((part.shape[0], part.shape[1] + LANES), floor, np.float32)
                 layout.illuminate(light, part.visits, weight)
             return _Learnt(float(error), tile, weight, layout.waves_of(probes, self._size), shifts)
 
