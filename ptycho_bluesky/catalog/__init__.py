@@ -1,6 +1,8 @@
 """The catalogue: an embedded or configured Tiled server, runs in, datasets out, results registered and found.
 
-``raw`` holds the runs, ``processed/ptychography/<job_id>`` the reconstructions, each with its run's uid.
+``raw`` holds the runs, ``processed/ptychography/<job_id>`` the reconstructions, each with its run's uid, and
+``processed/models/<content hash>`` the networks. :class:`ModelLibrary` keeps models in the home folder, also while
+Tiled is away, with the one that is in service.
 """
 
 from ptycho_bluesky.catalog._client import PtychoReconstruction
@@ -8,21 +10,47 @@ from ptycho_bluesky.catalog._connect import connect, find_run
 from ptycho_bluesky.catalog._dataset import dataset_from_run
 from ptycho_bluesky.catalog._embedded import stop_server
 from ptycho_bluesky.catalog._frames import TiledFrames, frames
+from ptycho_bluesky.catalog._library import ModelLibrary, probe_hash
+from ptycho_bluesky.catalog._model_record import GateVerdict, ModelRecord, ServiceEvent
+from ptycho_bluesky.catalog._models import (
+    PtychoModel,
+    fetch_model,
+    find_models,
+    register_model,
+    register_waiting_models,
+)
 from ptycho_bluesky.catalog._register import content_hash, find_reconstructions, register_reconstruction
+from ptycho_bluesky.catalog._service import in_service, install, promote, rollback, service_history, whoami
 from ptycho_bluesky.catalog._writer import RunWriter, resend_backups, tiled_writer
 
 __all__ = [
+    "GateVerdict",
+    "ModelLibrary",
+    "ModelRecord",
+    "PtychoModel",
     "PtychoReconstruction",
     "RunWriter",
+    "ServiceEvent",
     "TiledFrames",
     "connect",
     "content_hash",
     "dataset_from_run",
+    "fetch_model",
+    "find_models",
     "find_reconstructions",
     "find_run",
     "frames",
+    "in_service",
+    "install",
+    "probe_hash",
+    "promote",
+    "register_model",
     "register_reconstruction",
+    "register_waiting_models",
     "resend_backups",
+    "rollback",
+    "service_history",
     "stop_server",
     "tiled_writer",
+    "whoami",
 ]

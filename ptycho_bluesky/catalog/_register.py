@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,23 @@ LOCK_S = 120.0
 """Longest time that another process on this machine may take to register the same result."""
 
 Image = npt.NDArray[Any]
+
+
+@contextmanager
+def registering(key: str) -> Iterator[None]:
+    """Be the only process on this machine that registers under `key`.
+
+    Raises
+    ------
+    CatalogError
+        When another process does so for too long.
+    """
+    folder = settings().home / "tiled" / "registering"
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / hashlib.sha256(key.encode()).hexdigest()[:32], timeout_s=LOCK_S) as ours:
+        if not ours:
+            raise CatalogError(f"another process has been registering {key} for {LOCK_S:.0f} s; end it, try again")
+        yield
 
 
 def content_hash(reconstruction: Reconstruction) -> str:
@@ -147,15 +165,8 @@ def register_reconstruction(
     CatalogError
         When another result is registered under this key already, or another process is writing it for too long.
     """
-    folder = settings().home / "tiled" / "registering"
-    folder.mkdir(parents=True, exist_ok=True)
     parent = client["/".join(DERIVED)]
-    lock = folder / hashlib.sha256(job_id.encode()).hexdigest()[:32]
-    with file_lock(lock, timeout_s=LOCK_S) as ours:
-        if not ours:
-            raise CatalogError(
-                f"another process has been registering job {job_id} for {LOCK_S:.0f} s; end it, try again"
-            )
+    with registering(job_id):
         run = None if raw_uid is None else find_run(client, raw_uid)
         start = {} if run is None else run.metadata["start"]
         metadata = _metadata(reconstruction, job_id, raw_uid, start)
