@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,24 +10,14 @@ from pydantic import ValidationError
 
 from ptycho_bluesky.errors import PlanError, report
 from ptycho_bluesky.experiment import (
+    PATTERNS,
     POSITION_UNITS_M,
     PtychographyMetadata,
     ScanPattern,
-    fermat,
-    from_positions,
-    raster,
-    snake,
+    pattern_named,
 )
 
 __all__ = ["PATTERNS", "device_positions", "metadata_from", "overlap_of", "pattern_from"]
-
-PATTERNS: dict[str, Callable[..., ScanPattern]] = {
-    "fermat": fermat,
-    "list": from_positions,
-    "raster": raster,
-    "snake": snake,
-}
-"""Patterns that can be given by name."""
 
 
 def pattern_from(given: ScanPattern | Mapping[str, Any]) -> ScanPattern:
@@ -50,16 +39,13 @@ def pattern_from(given: ScanPattern | Mapping[str, Any]) -> ScanPattern:
     if not isinstance(given, Mapping):
         raise PlanError(f"pattern is {given!r}; allowed is a ScanPattern, or a mapping with its name and arguments")
     arguments = dict(given)
-    name, center = arguments.pop("name", None), arguments.pop("center_m", None)
-    if name not in PATTERNS:
-        raise PlanError(f"pattern.name is {name!r}; allowed are {', '.join(sorted(PATTERNS))}")
-    try:
-        inspect.signature(PATTERNS[name]).bind(**arguments)
-        pattern = PATTERNS[name](**arguments)
+    center = arguments.pop("center_m", None)
+    if "positions_m" in arguments and arguments.keys() & {"parameters", "shape", "lines"}:
+        pattern = ScanPattern.from_dict(arguments)
         return pattern if center is None else pattern.moved((float(center[0]), float(center[1])))
-    except (TypeError, ValueError, IndexError) as error:
-        wanted = ", ".join(inspect.signature(PATTERNS[name]).parameters)
-        raise PlanError(f"pattern {name!r}: {error}; its arguments are {wanted}, and center_m = [y, x]") from None
+    if center is not None:
+        arguments["center_m"] = center
+    return pattern_named(arguments.pop("name", None), arguments)
 
 
 def metadata_from(given: PtychographyMetadata | Mapping[str, Any]) -> PtychographyMetadata:

@@ -12,12 +12,29 @@ from ptycho_bluesky.experiment._geometry import HC_KEV_M, Geometry, Modality
 from ptycho_bluesky.experiment._hilbert import hilbert_order
 from ptycho_bluesky.experiment._metadata import POSITION_UNITS_M, PatternInfo, ProbeInfo, PtychographyMetadata
 from ptycho_bluesky.experiment._orientation import Orientation, orientations
-from ptycho_bluesky.experiment._patterns import ScanPattern, fermat, from_positions, jittered, raster, snake
 from ptycho_bluesky.experiment._reconstruction import Reconstruction
+from ptycho_bluesky.experiment.patterns import (
+    PATTERNS,
+    FlyPath,
+    ScanPattern,
+    concentric,
+    fermat,
+    from_positions,
+    inside,
+    jittered,
+    lissajous,
+    pattern_named,
+    raster,
+    region,
+    snake,
+    within,
+)
 
 __all__ = [
     "HC_KEV_M",
+    "PATTERNS",
     "POSITION_UNITS_M",
+    "FlyPath",
     "Frames",
     "Geometry",
     "Modality",
@@ -30,13 +47,19 @@ __all__ = [
     "Reconstruction",
     "ScanPattern",
     "align_phase",
+    "concentric",
     "fermat",
     "from_positions",
     "hilbert_order",
+    "inside",
     "jittered",
+    "lissajous",
     "orientations",
+    "pattern_named",
     "phase_contrast",
     "phase_correlation",
     "raster",
+    "region",
     "snake",
+    "within",
 ]

@@ -139,7 +139,7 @@ def test_md_must_not_hold_the_block(refused):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"name": "circle"}, "pattern.name is 'circle'; allowed are fermat, list, raster, snake"),
+        ({"name": "circle"}, "pattern.name is 'circle'; allowed are concentric, fermat, lissajous, list"),
         ({"name": "fermat", "step_m": 1e-7}, "missing a required argument: 'height_m'; its arguments are"),
         ({"name": "raster", "height_m": 1, "width_m": 1, "step": 1}, "its arguments are height_m, width_m, step_m"),
         ({"name": "raster", "height_m": 1.0, "width_m": 1.0, "step_m": 1.0, "center_m": 3}, "center_m"),
