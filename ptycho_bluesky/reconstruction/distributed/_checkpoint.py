@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho_bluesky.errors import ReconstructionError
-from ptycho_bluesky.reconstruction._model import ComplexArray
+from ptycho_bluesky.reconstruction._model import Model, Variation
 from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
 from ptycho_bluesky.reconstruction.distributed._pieces import Piece
 
@@ -42,11 +42,8 @@ class Saved:
     warm: bool
     """Whether the reconstruction began at a sharp object."""
 
-    corners: npt.NDArray[np.float64]
-    """(N, 2) of the used frames, pixels of the whole object."""
-
-    probe: ComplexArray
-    """(sets, modes, H, W)."""
+    model: Model
+    """All but the object, which is (slices, 0, 0); corners in pixels of the whole object."""
 
     files: list[Path]
     """One piece of the object each."""
@@ -97,9 +94,12 @@ class Checkpoints:
                     "give another folder, or remove it"
                 )
             with np.load(self._folder / found["common"], allow_pickle=False) as common:
-                corners, probe = common["corners"], common["probe"]
+                empty = np.ones((found["slices"], 0, 0), np.complex64)
+                model = Model(empty, common["probe"], common["corners"], common.get("background"))
+                if "modes" in common:
+                    model = replace(model, variation=Variation(common["modes"], common["weights"]))
             files = [self._folder / name for name in found["pieces"]]
-            return Saved(found["epoch"], found["errors"], found["warm"], corners, probe, files)
+            return Saved(found["epoch"], found["errors"], found["warm"], model, files)
         except FileNotFoundError:
             return None
         except (OSError, KeyError, ValueError) as error:
@@ -115,16 +115,11 @@ class Checkpoints:
         expected = self.seconds + self.seconds / max(1, self._count)
         return self._share * (time.monotonic() - self._began) - expected
 
-    def write(
-        self,
-        piece: Piece,
-        corners: npt.NDArray[np.float64],
-        probe: ComplexArray,
-        epoch: int,
-        errors: list[float],
-        warm: bool,
-    ) -> None:
-        """Write a checkpoint, with all ranks; what fails is logged, and the work goes on."""
+    def write(self, piece: Piece, model: Model, epoch: int, errors: list[float], warm: bool) -> None:
+        """Write a checkpoint, with all ranks; what fails is logged, and the work goes on.
+
+        Of the model all but the object is written; its corners are in pixels of the whole object.
+        """
         began, rank, size = time.monotonic(), self._communicator.rank, self._communicator.size
         names = [f"epoch-{epoch}-piece-{number}-of-{size}.npz" for number in range(size)]
         common = f"epoch-{epoch}-common-of-{size}.npz"
@@ -133,7 +128,7 @@ class Checkpoints:
         try:
             _save(self._folder / names[rank], box=np.array(box), object=piece.object, weight=piece.weight)
             if rank == 0:
-                _save(self._folder / common, corners=corners, probe=probe)
+                _save(self._folder / common, **_arrays_of(model))
         except OSError as error:
             failure = f"rank {rank}: {error}"
         failures = [text for text in self._communicator.gather_objects(failure, "checkpoints") if text]
@@ -142,6 +137,7 @@ class Checkpoints:
                 "epoch": epoch,
                 "errors": errors,
                 "warm": warm,
+                "slices": len(model.object),
                 "fingerprint": self._fingerprint,
                 "common": common,
                 "pieces": names,
@@ -160,6 +156,15 @@ class Checkpoints:
         for file in self._folder.glob("epoch-*-of-*.npz"):
             if file.name not in kept:
                 file.unlink(missing_ok=True)
+
+
+def _arrays_of(model: Model) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {"corners": model.corners, "probe": model.probe}
+    if model.background is not None:
+        arrays["background"] = model.background
+    if model.variation is not None:
+        arrays |= {"modes": model.variation.modes, "weights": model.variation.weights}
+    return arrays
 
 
 def _save(path: Path, **arrays: npt.NDArray[Any]) -> None:

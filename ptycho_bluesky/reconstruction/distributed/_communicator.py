@@ -222,6 +222,10 @@ class Communicator:
         ]
         return like(torch.cat(found), tensor)
 
+    def sum_of(self, numbers: Sequence[float], name: str) -> list[float]:
+        """Return sums over all ranks, the same bits on each."""
+        return [float(number) for number in self.all_reduce(torch.tensor(numbers, dtype=torch.float64), name)]
+
     def _collect(
         self, level: str, phase: str, stream: str, own: torch.Tensor, shapes: Mapping[int, torch.Size]
     ) -> torch.Tensor:

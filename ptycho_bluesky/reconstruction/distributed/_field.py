@@ -19,7 +19,7 @@ from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._multigrid import SMALLEST, middle, resized
 from ptycho_bluesky.reconstruction._problem import SHARE_OF_MEMORY, Problem, Survey, first_probe, survey
 from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
-from ptycho_bluesky.reconstruction.distributed._options import RankOptions
+from ptycho_bluesky.reconstruction.distributed._options import RankEngineOptions, RankOptions
 from ptycho_bluesky.reconstruction.distributed._partition import Partition, light_box
 from ptycho_bluesky.reconstruction.distributed._some_frames import SomeFrames
 from ptycho_bluesky.reconstruction.engines import FastOptions
@@ -60,7 +60,7 @@ class Field:
     """
 
     def __init__(
-        self, dataset: PtychoDataset, options: FastOptions, ranks: RankOptions, communicator: Communicator
+        self, dataset: PtychoDataset, options: RankEngineOptions, ranks: RankOptions, communicator: Communicator
     ) -> None:
         self.dataset, self.options, self.ranks, self.communicator = dataset.validate(), options, ranks, communicator
         self.grid = dataset.object_grid(MARGIN_FOR_CORRECTION if options.position_correction else MARGIN)
@@ -86,15 +86,15 @@ class Field:
 
         None where there is none, as in the near field or where a rank's amplitudes do not stay in memory.
         """
-        small = self.size // 2
+        small, options = self.size // 2, self.options
+        if not isinstance(options, FastOptions) or not options.coarse_epochs or options.slices > 1:
+            return None
         streamed = float(self._read is not None and self._read[1].amplitude is None)
         possible = self.propagator.reciprocal and self.size % 2 == 0 and small >= SMALLEST
         if not possible or self._sum(np.array([streamed]))[0]:
             return None
         coarse = copy.copy(self)
-        coarse.options = self.options.model_copy(
-            update={"epochs": self.options.coarse_epochs, "position_correction": False}
-        )
+        coarse.options = options.model_copy(update={"epochs": options.coarse_epochs, "position_correction": False})
         shape, grid = [-(-length // 2) + 1 for length in self.grid.shape], self.grid
         coarse.grid = ObjectGrid((shape[0], shape[1]), grid.corners / 2, grid.origin, 2 * grid.pixel_size)
         coarse.size, coarse.propagator = small, FarField(small)

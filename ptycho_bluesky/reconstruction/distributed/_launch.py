@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ptycho_bluesky import errors
-from ptycho_bluesky.errors import PtychoError, ReconstructionError, report
+from ptycho_bluesky.errors import PtychoError, ReconstructionError
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 from ptycho_bluesky.formats import identify, load_dataset, read_reconstruction, save_dataset
 from ptycho_bluesky.reconstruction.diagnosis import refuse_if_wrong
-from ptycho_bluesky.reconstruction.distributed._options import PROGRESS, STOP, RankOptions, RankSpec
+from ptycho_bluesky.reconstruction.distributed._options import PROGRESS, STOP, RankOptions, spec_of
 
 __all__ = ["Progress", "reconstruct_ranks"]
 
@@ -47,6 +47,9 @@ class Progress:
     epochs: int
     r_factor: float
     """Seen by all frames of the last epoch."""
+
+    seconds: float
+    """In epochs, since the ranks began."""
 
     ranks: int
     processes: dict[int, int]
@@ -79,7 +82,7 @@ def reconstruct_ranks(
     ranks:
         Processes, one for each core or GPU.
     engine:
-        ``"fast"``, which is what ``"auto"`` takes.
+        ``"fast"``, which is what ``"auto"`` takes, or ``"lsqml"``.
     options:
         The engine's, as for :func:`reconstruct`; one thread a rank unless they say otherwise.
     together:
@@ -115,9 +118,9 @@ def reconstruct_ranks(
     ReconstructionError
         When options are not known or suit no ranks, the reconstruction diverges, or ranks are lost again and again.
     """
-    if engine not in ("auto", "fast"):
+    if engine not in ("auto", "fast", "lsqml"):
         raise ReconstructionError(
-            f"engine {engine!r} does not work on several ranks; take 'fast', or leave the number of ranks out"
+            f"engine {engine!r} does not work on several ranks; take 'fast' or 'lsqml', or one process without ranks"
         )
     if ranks < 1:
         raise ReconstructionError(f"{ranks} ranks; give 1 or more, as many as there are cores or GPUs")
@@ -126,21 +129,19 @@ def reconstruct_ranks(
         where = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="ptycho-ranks-"))).absolute()
         where.mkdir(parents=True, exist_ok=True)
         path, name, options_of_file = _file(dataset, where, load or {}, check)
-        try:
-            spec = RankSpec(
-                dataset=path,
-                load=options_of_file,
-                name=name,
-                options=dict(given or {}),
-                ranks=RankOptions.model_validate(together or {}),
-                device=device,
-                folder=where,
-                output=where / "reconstruction.h5",
-                max_seconds=max_seconds,
-            )
-        except ValidationError as error:
-            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
-            raise ReconstructionError(report("options of the ranks", faults)) from None
+        spec = spec_of(
+            dataset=path,
+            load=options_of_file,
+            name=name,
+            engine="fast" if engine == "auto" else engine,
+            options=dict(given or {}),
+            ranks=together or {},
+            device=device,
+            folder=where,
+            output=where / "reconstruction.h5",
+            max_seconds=max_seconds,
+        )
+        spec.engine_options(frames=1)  # faults are told before anything is started
         (where / SPEC).write_text(spec.model_dump_json())
         _persist(where, ranks, retries, should_stop or (lambda: False), on_progress or (lambda progress: None))
         return read_reconstruction(spec.output)

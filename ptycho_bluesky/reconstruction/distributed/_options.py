@@ -8,8 +8,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptycho_bluesky.errors import ReconstructionError, report
+from ptycho_bluesky.reconstruction.engines import FastEngine, FastOptions, LsqmlEngine, LsqmlOptions
+from ptycho_bluesky.reconstruction.engines._anneal import fast_epochs
+from ptycho_bluesky.reconstruction.engines._lsqml import LSQML_EPOCHS
+from ptycho_bluesky.reconstruction.engines._options import refuse_unsupported
 
-__all__ = ["PROGRESS", "STOP", "RankOptions", "RankSpec"]
+__all__ = ["PROGRESS", "STOP", "RankEngineOptions", "RankOptions", "RankSpec", "spec_of"]
+
+RankEngineOptions = FastOptions | LsqmlOptions
 
 PROGRESS, STOP = "progress.jsonl", "stop"
 """Files in the ranks' folder: a line for each epoch, and the one whose presence asks all ranks to stop."""
@@ -22,10 +28,11 @@ class RankOptions(BaseModel):
 
     exchanges: int = Field(default=4, ge=1, le=100)
     """Times an epoch that ranks agree on shared pixels and on the probe. More bring the result closer to that of one
-    rank, above all its low frequencies; each costs the time of a few messages."""
+    rank, above all its low frequencies; each costs the time of a few messages. Engine ``lsqml`` needs one alone."""
 
     wire: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of object and probe between ranks; what is kept is float32."""
+    """Precision of object and probe between ranks; what is kept is float32. Engine ``lsqml`` takes ``float32`` alone:
+    it sends sums, whose rounding no later message would mend."""
 
     nodes: list[int] | None = None
     """Node of each rank, any numbers; None groups ranks by host name."""
@@ -59,7 +66,7 @@ class RankSpec(BaseModel):
     name: str | None = None
     """Of the dataset, where the file's own is not the one to go by."""
 
-    engine: Literal["fast"] = "fast"
+    engine: Literal["fast", "lsqml"] = "fast"
     """Engines that work on tiles."""
 
     options: dict[str, Any] = Field(default_factory=dict)
@@ -94,5 +101,39 @@ class RankSpec(BaseModel):
         except OSError as error:
             raise ReconstructionError(f"the ranks' file {path} cannot be read: {error}") from None
         except ValidationError as error:
-            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
-            raise ReconstructionError(report(f"the ranks' file {path}", faults)) from None
+            raise ReconstructionError(report(f"the ranks' file {path}", _faults(error))) from None
+
+    def engine_options(self, frames: int) -> RankEngineOptions:
+        """Return the engine's options for a number of frames.
+
+        Raises
+        ------
+        ReconstructionError
+            When they are not known, the engine does not have what they ask for, or it cannot have it on ranks.
+        """
+        engine = FastEngine if self.engine == "fast" else LsqmlEngine
+        try:
+            options = engine.options_type.model_validate(self.options)
+        except ValidationError as error:
+            raise ReconstructionError(report(f"options of engine {self.engine!r}", _faults(error))) from None
+        refuse_unsupported(self.engine, options, engine.supports)
+        if isinstance(options, LsqmlOptions) and (options.batches != "compact" or self.ranks.wire != "float32"):
+            raise ReconstructionError(
+                f"engine 'lsqml' works on several ranks with batches 'compact' and wire 'float32' (given "
+                f"{options.batches!r} and {self.ranks.wire!r}); leave these out, or take one process or engine 'fast'"
+            )
+        usual = fast_epochs(frames) if self.engine == "fast" else LSQML_EPOCHS
+        chosen: RankEngineOptions = options.model_copy(update={"epochs": options.epochs or usual})
+        return chosen
+
+
+def spec_of(**values: Any) -> RankSpec:
+    """Return the specification with these values; raise ReconstructionError where they are not allowed."""
+    try:
+        return RankSpec(**values)
+    except ValidationError as error:
+        raise ReconstructionError(report("options of the ranks", _faults(error))) from None
+
+
+def _faults(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]

@@ -7,77 +7,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ptycho_bluesky.reconstruction._amplitudes import BLOCK, Numbers
 from ptycho_bluesky.reconstruction._groups import ProbeGroups
 from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._problem import Problem
-from ptycho_bluesky.reconstruction.distributed._communicator import Communicator, Pending
+from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
 from ptycho_bluesky.reconstruction.distributed._field import OwnAmplitudes
+from ptycho_bluesky.reconstruction.distributed._halos import Halos
 from ptycho_bluesky.reconstruction.distributed._partition import Partition
-from ptycho_bluesky.reconstruction.distributed._pieces import illumination
 from ptycho_bluesky.reconstruction.kernels import Kernels, Steps, Swept
 
 __all__ = ["Meter", "RankKernels"]
-
-
-class _Halos:
-    """Pixels that a rank shares, and the mean over all that light them.
-
-    Weights are light, as between the threads of the CPU kernels. Each rank computes them for itself and for its
-    neighbours from what all know, positions and probe, in one and the same order.
-    """
-
-    def __init__(self, partition: Partition, rank: int, communicator: Communicator) -> None:
-        self._partition, self._rank, self._communicator = partition, rank, communicator
-        self._tile = partition.tiles[rank]
-        shape = self._tile[0].stop - self._tile[0].start, self._tile[1].stop - self._tile[1].start
-        self._shape = shape
-        flat = {}
-        for halo in partition.halos_of(rank):
-            rows, columns = halo.inside(self._tile)
-            flat[halo.other(rank)] = rows.astype(np.int64) * shape[1] + columns
-        self._pixels = np.unique(np.concatenate([*flat.values(), np.empty(0, np.int64)]))
-        self._places = {other: np.searchsorted(self._pixels, pixels) for other, pixels in flat.items()}
-        self._everywhere = np.arange(len(self._pixels))
-        self._shares: dict[int, npt.NDArray[np.float32]] = {}
-
-    def weigh(self, corners: npt.NDArray[np.float64], probe: ComplexArray) -> None:
-        """Compute the weights anew, from corners (N, 2) within the tile and the probe."""
-        weights, total = {}, np.full(len(self._pixels), 1e-30, np.float32)
-        for one in sorted([self._rank, *self._places]):
-            light = illumination(corners[self._partition.frames[one]], probe, self._shape).ravel()
-            places = self._everywhere if one == self._rank else self._places[one]
-            weights[one] = light[self._pixels[places]]
-            total[places] += weights[one]
-        self._shares = {
-            one: weight / total[self._everywhere if one == self._rank else self._places[one]]
-            for one, weight in weights.items()
-        }
-
-    def start(self, obj: ComplexArray) -> tuple[ComplexArray, Pending]:
-        """Send what neighbours share of obj (slices, Y, X)."""
-        now = np.take(obj.reshape(len(obj), -1), self._pixels, axis=1)
-        values = {other: torch.from_numpy(np.take(now, places, axis=1)) for other, places in self._places.items()}
-        return now, self._communicator.start_halo(values)
-
-    def finish(self, started: tuple[ComplexArray, Pending], obj: ComplexArray) -> None:
-        """Move shared pixels of obj to the mean; what was learnt about them meanwhile stays."""
-        now, pending = started
-        came = {other: values.numpy() for other, values in pending.finish().items()}
-        if not len(self._pixels):
-            return
-        mean = np.zeros_like(now)
-        for one in sorted(self._shares):
-            if one == self._rank:
-                mean += self._shares[one] * now
-            else:
-                for part, other in zip(mean, came[one], strict=True):
-                    part[self._places[one]] += self._shares[one] * other
-        for part, change in zip(obj.reshape(len(obj), -1), mean - now, strict=True):  # faster than all slices at once
-            part[self._pixels] += change
 
 
 @dataclass
@@ -115,8 +57,8 @@ class RankKernels:
         Of the rank's own frames: their amplitudes, kernels that work on these, and (n,) their numbers among all.
     partition:
         Of all frames.
-    communicator:
-        To the other ranks.
+    communicator, halos:
+        To the other ranks, and the pixels shared with them.
     exchanges:
         Segments of an epoch.
     should_stop:
@@ -133,6 +75,7 @@ class RankKernels:
         mine: Numbers,
         partition: Partition,
         communicator: Communicator,
+        halos: Halos,
         exchanges: int,
         should_stop: Callable[[], bool],
         meter: Meter,
@@ -148,7 +91,7 @@ class RankKernels:
         """(n,) of the rank's frames in Hilbert order, among its own."""
         on_border = partition.border(communicator.rank)
         self._border, self._interior = self._places[on_border], self._places[~on_border]
-        self._halos = _Halos(partition, communicator.rank, communicator)
+        self._halos = halos
         self._halos.weigh(problem.start.corners, problem.start.probe)
 
     def _choose(self, places: Numbers) -> None:
@@ -199,7 +142,8 @@ class RankKernels:
             if self.stopped:
                 break
         spoilt = not (np.isfinite(error) and model.is_finite())
-        error, visited, spoilt_ranks = self.sum_of([error if not spoilt else 0.0, visited, spoilt], "errors")
+        counted = [error if not spoilt else 0.0, visited, spoilt]
+        error, visited, spoilt_ranks = self._communicator.sum_of(counted, "errors")
         error *= len(model.corners) / max(visited, 1.0)
         if shifts is not None:
             shifts = self._communicator.all_reduce(torch.from_numpy(shifts), "shifts").numpy()
@@ -211,19 +155,7 @@ class RankKernels:
         summed = self._communicator.all_reduce(torch.from_numpy(mine), "probe").numpy()
         return summed[:-1].reshape(probe.shape), bool(summed[-1].real > 0.5)
 
-    def sum_of(self, numbers: list[float], name: str) -> list[float]:
-        """Return sums over all ranks, the same bits on each."""
-        summed = self._communicator.all_reduce(torch.tensor(numbers, dtype=torch.float64), name)
-        return [float(number) for number in summed]
-
-    def agreed(self, model: Model) -> Model:
-        """Return the model with shared pixels at their mean, after positions moved the object on each rank."""
-        obj = model.object.copy()
-        self._halos.weigh(model.corners, model.probe)
-        self._halos.finish(self._halos.start(obj), obj)
-        return replace(model, object=obj)
-
     def r_factor(self, model: Model, groups: ProbeGroups) -> float:
         """Return the R-factor over the frames of all ranks, with the best scale on each rank."""
         self._choose(self._places)
-        return self.sum_of([self._inner.r_factor(*self._own(model, groups))], "R-factors")[0]
+        return self._communicator.sum_of([self._inner.r_factor(*self._own(model, groups))], "R-factors")[0]

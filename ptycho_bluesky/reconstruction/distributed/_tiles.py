@@ -10,15 +10,18 @@ import numpy.typing as npt
 import torch
 
 from ptycho_bluesky.experiment import ObjectGrid
-from ptycho_bluesky.reconstruction._model import ComplexArray, Model
+from ptycho_bluesky.reconstruction._model import Model
 from ptycho_bluesky.reconstruction._problem import Problem
+from ptycho_bluesky.reconstruction.distributed._batches import RankBatches
 from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
 from ptycho_bluesky.reconstruction.distributed._field import Field
+from ptycho_bluesky.reconstruction.distributed._halos import Halos
 from ptycho_bluesky.reconstruction.distributed._partition import Box, Partition, light_box
 from ptycho_bluesky.reconstruction.distributed._pieces import Piece, illumination, shape_of
 from ptycho_bluesky.reconstruction.distributed._sweep import Meter, RankKernels
-from ptycho_bluesky.reconstruction.engines import EngineState
+from ptycho_bluesky.reconstruction.engines import EngineState, FastOptions
 from ptycho_bluesky.reconstruction.engines._anneal import annealed
+from ptycho_bluesky.reconstruction.engines._least_squares import least_squares
 from ptycho_bluesky.reconstruction.engines._positions import PositionCorrection
 from ptycho_bluesky.reconstruction.kernels import kernels_for
 
@@ -31,13 +34,13 @@ WIDER_PX = 2
 class _TileCorrection(PositionCorrection):
     """Position correction on a tile: every rank solves for all frames, and ranks agree on the object that moved."""
 
-    def __init__(self, problem: Problem, kernels: RankKernels, limits: tuple[npt.NDArray[np.float64], ...]) -> None:
+    def __init__(self, problem: Problem, halos: Halos, limits: tuple[npt.NDArray[np.float64], ...]) -> None:
         super().__init__(problem, limits=(limits[0], limits[1]))
-        self._kernels = kernels
+        self._halos = halos
 
     def apply(self, model: Model, shifts: npt.NDArray[np.float64], epoch: int, epochs: int) -> Model:
         """Return the model with all corners moved, and the tile's object with them."""
-        return self._kernels.agreed(super().apply(model, shifts, epoch, epochs))
+        return self._halos.agreed(super().apply(model, shifts, epoch, epochs))
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Tile:
     problem: Problem
     """Of the tile: corners of all frames, counted from its corner; amplitudes of the rank's own."""
 
-    kernels: RankKernels
+    kernels: RankKernels | RankBatches
     correction: PositionCorrection | None
     communicator: Communicator
 
@@ -57,15 +60,15 @@ class Tile:
         cls,
         field: Field,
         partition: Partition,
-        obj: ComplexArray,
-        probe: ComplexArray,
+        start: Model,
         should_stop: Callable[[], bool],
         meter: Meter,
         device: str,
     ) -> Tile:
-        """Return this rank's tile, beginning at its part obj (slices, Y, X) of the object and at a probe.
+        """Return this rank's tile, beginning at a model whose object (slices, Y, X) is the tile's.
 
-        `should_stop` and `meter` are those of :class:`RankKernels`.
+        The model's corners do not count, the partition's do. `should_stop` and `meter` are those of
+        :class:`RankKernels`.
         """
         communicator, options = field.communicator, field.options
         box = partition.tiles[communicator.rank]
@@ -75,15 +78,20 @@ class Tile:
         problem = field.problem(
             amplitudes,
             ObjectGrid(shape_of(box), field.grid.corners - offset, (row, column), pixel),
-            Model(obj, probe, partition.corners - offset),
+            replace(start, corners=partition.corners - offset),
         )
-        local = replace(problem, sets=problem.sets[mine])
-        inner = kernels_for(local, device, options.kernels, options.threads or 1, options.data_type)
-        kernels = RankKernels(
-            problem, amplitudes, inner, mine, partition, communicator, field.ranks.exchanges, should_stop, meter
-        )
+        halos = Halos(partition, communicator)
+        kernels: RankKernels | RankBatches
+        if isinstance(options, FastOptions):
+            local, exchanges = replace(problem, sets=problem.sets[mine]), field.ranks.exchanges
+            inner = kernels_for(local, device, options.kernels, options.threads or 1, options.data_type)
+            kernels = RankKernels(
+                problem, amplitudes, inner, mine, partition, communicator, halos, exchanges, should_stop, meter
+            )
+        else:
+            kernels = RankBatches(problem, mine, communicator, halos, options, device, meter)
         limits = -offset, np.array(field.grid.shape) - field.size - offset
-        correction = _TileCorrection(problem, kernels, limits) if options.position_correction else None
+        correction = _TileCorrection(problem, halos, limits) if options.position_correction else None
         return cls(partition, problem, kernels, correction, communicator)
 
     @property
@@ -93,7 +101,11 @@ class Tile:
 
     def states(self, field: Field, warm: bool, done: int) -> Iterator[EngineState]:
         """Yield a state after each epoch, beginning at the tile's start; see :func:`annealed`."""
-        yield from annealed(self.problem, self.kernels, field.options, warm, done, self.correction)
+        options, kernels = field.options, self.kernels
+        if isinstance(options, FastOptions) and isinstance(kernels, RankKernels):
+            yield from annealed(self.problem, kernels, options, warm, done, self.correction)
+        elif not isinstance(options, FastOptions) and isinstance(kernels, RankBatches):
+            yield from least_squares(self.problem, options, kernels.device, kernels, done, self.correction)
 
     def corners(self, model: Model) -> npt.NDArray[np.float64]:
         """Return (N, 2) corners in the whole object."""

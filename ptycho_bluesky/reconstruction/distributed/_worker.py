@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 import torch
-from pydantic import ValidationError
 
-from ptycho_bluesky.errors import ReconstructionError, report
+from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.experiment import PtychoDataset
 from ptycho_bluesky.formats import load_dataset, write_reconstruction
 from ptycho_bluesky.reconstruction._model import ComplexArray, Model
@@ -28,13 +27,13 @@ from ptycho_bluesky.reconstruction._result import finish, provenance_of
 from ptycho_bluesky.reconstruction.distributed._checkpoint import Checkpoints
 from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
 from ptycho_bluesky.reconstruction.distributed._field import Field
-from ptycho_bluesky.reconstruction.distributed._options import PROGRESS, STOP, RankSpec
+from ptycho_bluesky.reconstruction.distributed._options import PROGRESS, STOP, RankEngineOptions, RankSpec
 from ptycho_bluesky.reconstruction.distributed._partition import Box, Partition
 from ptycho_bluesky.reconstruction.distributed._pieces import blend, shape_of
 from ptycho_bluesky.reconstruction.distributed._sweep import Meter
 from ptycho_bluesky.reconstruction.distributed._tiles import Tile
 from ptycho_bluesky.reconstruction.engines import EngineState, FastEngine, FastOptions
-from ptycho_bluesky.reconstruction.engines._anneal import SUBPIXEL_OF_CORRECTION, fast_epochs
+from ptycho_bluesky.reconstruction.engines._anneal import SUBPIXEL_OF_CORRECTION
 
 __all__ = ["work"]
 
@@ -42,15 +41,6 @@ logger = logging.getLogger(__name__)
 
 MEASURED_AFTER, WORTH_A_DIVISION = 2, 1.1
 """Epochs after which speeds count, and how much the fastest rank must outdo the mean."""
-
-
-def _engine_options(given: dict[str, Any], frames: int) -> FastOptions:
-    try:
-        options = FastOptions.model_validate(given)
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
-        raise ReconstructionError(report("options of engine 'fast'", faults)) from None
-    return options.model_copy(update={"epochs": options.epochs or fast_epochs(frames)})
 
 
 class _Wishes:
@@ -110,8 +100,9 @@ class _Run:
             return dataset
         probe = np.empty((1, *dataset.frame_shape), np.complex64)
         if self.rank == 0:
-            options = _engine_options(self.spec.options, len(dataset)).model_copy(update={"threads": 1})
-            guessed = FastEngine().with_probe(dataset, options).probe
+            options = self.spec.engine_options(len(dataset))
+            common = {name: getattr(options, name) for name in ("seed", "kernels", "modes")}
+            guessed = FastEngine().with_probe(dataset, FastOptions(threads=1, **common)).probe
             probe = probe if guessed is None else guessed
         shared = self.communicator.broadcast(torch.from_numpy(np.ascontiguousarray(probe)), "the probe")
         return replace(dataset, probe=shared.numpy())
@@ -120,16 +111,16 @@ class _Run:
         """Divide frames at the corners of a model of the whole object, and take this rank's part from pieces of it."""
         partition = whole.partition(model.corners, model.probe, speeds)
         obj, _ = blend(pieces, partition.tiles[self.rank], len(model.object))
-        return self._tile_of(whole, partition, obj, model.probe)
+        return self._tile_of(whole, partition, replace(model, object=obj))
 
-    def _tile_of(self, whole: Field, partition: Partition, obj: ComplexArray, probe: ComplexArray) -> Tile:
-        return Tile.of(whole, partition, obj, probe, self.wishes.stop_now, self.meter, self.spec.device)
+    def _tile_of(self, whole: Field, partition: Partition, start: Model) -> Tile:
+        return Tile.of(whole, partition, start, self.wishes.stop_now, self.meter, self.spec.device)
 
     def fresh(self, whole: Field) -> Tile:
         """Return a tile that begins empty, or at what a coarse problem makes of it."""
         empty = np.ones((whole.options.slices, 0, 0), np.complex64)
         tile = self.tile(whole, Model(empty, whole.probe, whole.corners), iter(()))
-        coarse = whole.coarser() if whole.options.coarse_epochs and whole.options.slices == 1 else None
+        coarse = whole.coarser()
         if coarse is None:
             return tile
         soft = self.tile(coarse, Model(empty, coarse.probe, coarse.corners), iter(()))
@@ -141,12 +132,12 @@ class _Run:
         obj = _finer(last.model.object, soft.box, tile.box)
         probe = finer_probe(last.model.probe, whole.probe)
         self.meter.reset()
-        return self._tile_of(whole, tile.partition, obj, probe)
+        return self._tile_of(whole, tile.partition, replace(tile.problem.start, object=obj, probe=probe))
 
     def go(self) -> None:
         """Reconstruct; rank 0 writes the result."""
         dataset = self.dataset()
-        options = _engine_options(self.spec.options, len(dataset))
+        options = self.spec.engine_options(len(dataset))
         whole = Field(dataset, options, self.spec.ranks, self.communicator)
         fingerprint = {
             "frames": int(whole.used.sum()),
@@ -160,8 +151,7 @@ class _Run:
             done, warm, tile = 0, False, self.fresh(whole)
         else:
             done, warm, self.errors, self.resumed = saved.epoch, saved.warm, saved.errors, saved.epoch
-            empty = np.ones((options.slices, 0, 0), np.complex64)
-            tile = self.tile(whole, Model(empty, saved.probe, saved.corners), saved.pieces())
+            tile = self.tile(whole, saved.model, saved.pieces())
         state = None
         while done < (options.epochs or 0) and not self.stopped:
             state, tile = self._until_divided(whole, tile, checkpoints, warm, done)
@@ -179,13 +169,11 @@ class _Run:
         state: EngineState | None = None
         for state in tile.states(whole, warm, done):
             self._tell(state)
-            kernels = tile.kernels
             speeds = [self.meter.speed if rank == self.rank else 0.0 for rank in range(self.communicator.size)]
-            due, late, *speeds = kernels.sum_of(
-                [checkpoints.due(), float(self.wishes.no_more_epochs()), *speeds], "wishes"
-            )
-            if kernels.stopped or (late and state.epoch < state.epochs):
-                self.stopped = "asked to stop" if kernels.stopped else f"limit of {self.spec.max_seconds:g} s"
+            mine = [checkpoints.due(), tile.kernels.stopped or self.wishes.stop_now(), self.wishes.no_more_epochs()]
+            due, stop, late, *speeds = self.communicator.sum_of([*map(float, mine), *speeds], "wishes")
+            if tile.kernels.stopped or ((stop or late) and state.epoch < state.epochs):
+                self.stopped = "asked to stop" if stop else f"limit of {self.spec.max_seconds:g} s"
             fair = self.spec.ranks.balance == "given" or max(speeds) * len(speeds) < WORTH_A_DIVISION * sum(speeds)
             uneven = state.epoch == MEASURED_AFTER and not fair
             if uneven or tile.outgrown(state.model):
@@ -197,9 +185,8 @@ class _Run:
             if self.stopped:
                 break
             if due > 0 and state.epoch < state.epochs:
-                corners = tile.corners(state.model)
-                piece = tile.piece(state.model)
-                checkpoints.write(piece, corners, state.probe[None], state.epoch, self.errors, warm)
+                model = replace(state.model, corners=tile.corners(state.model))
+                checkpoints.write(tile.piece(state.model), model, state.epoch, self.errors, warm)
         if state is None:
             raise ReconstructionError("the engine ended without a single epoch")
         return state, tile
@@ -208,7 +195,8 @@ class _Run:
         self.errors.append(state.r_factor)
         self.messages += [state.message] if state.message else []
         if self.rank == 0:
-            line = {"epoch": state.epoch, "epochs": state.epochs, "r_factor": state.r_factor}
+            seconds = self.iterating + state.seconds
+            line = {"epoch": state.epoch, "epochs": state.epochs, "r_factor": state.r_factor, "seconds": seconds}
             with (self.spec.folder / PROGRESS).open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
@@ -231,7 +219,7 @@ class _Run:
         everyone = self.communicator.gather_objects(mine, "reports", root=0)
         if self.rank != 0:
             return
-        model = Model(obj, state.model.probe, tile.corners(state.model))
+        model = replace(state.model, object=obj, corners=tile.corners(state.model))
         state = replace(state, model=model, problem=whole.problem(tile.problem.amplitudes, whole.grid, model))
         seconds = time.perf_counter() - self.began
         provenance = provenance_of(whole.dataset, state, self.spec.device, seconds, self.stopped, self.messages)
@@ -255,7 +243,7 @@ class _Run:
         write_reconstruction(self.spec.output, result)
 
 
-def _on(tile: Tile, state: EngineState, options: FastOptions) -> EngineState:
+def _on(tile: Tile, state: EngineState, options: RankEngineOptions) -> EngineState:
     """Return a state as one of a new tile, which begins where the state is."""
     start, divisions = tile.problem.start, options.subpixel
     if options.position_correction:

@@ -60,7 +60,8 @@ class ModelTensors:
 
     def __init__(self, problem: BatchProblem, model: Model, groups: ProbeGroups, floor: float = 0.0) -> None:
         tensor, self._floor = problem.tensor, floor
-        self.waves, self._template, self._groups = problem.waves, model, groups
+        self.waves, self.sums = problem.waves, problem.sums
+        self._template, self._groups = model, groups
         self.object, self.probe = tensor(model.object[0]).clone(), tensor(model.probe).clone()
         self.background = None if model.background is None else tensor(model.background).clone()
         self.modes = self.weights = None
@@ -188,6 +189,16 @@ class BatchProblem:
         if there.is_complex():
             return there.to(self._precision.to_complex())
         return there.to(self._precision) if there.is_floating_point() else there
+
+    def sums(self, name: str, *tensors: torch.Tensor) -> None:
+        """Make of sums over the frames here, in place, those over all frames; the same where all frames are here.
+
+        `name` is what they are of.
+        """
+
+    def object_sums(self, numerator: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Do the same for sums over the frames that light each pixel (Y, X); return the largest weight anywhere."""
+        return weight.amax()
 
     def floor(self, noise: Noise) -> float:
         """Return the counts that Poisson noise has each pixel expect at the least: a photon in the dark is possible."""

@@ -16,7 +16,7 @@ from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._modes import orthogonal_modes
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.engines._batch_model import BatchProblem, Light, ModelTensors
-from ptycho_bluesky.reconstruction.engines._lsqml import LsqmlOptions
+from ptycho_bluesky.reconstruction.engines._lsqml import LSQML_EPOCHS, LsqmlOptions
 from ptycho_bluesky.reconstruction.engines._positions import PositionCorrection
 from ptycho_bluesky.reconstruction.engines._state import EngineState
 from ptycho_bluesky.reconstruction.engines._sums import TINY, derivatives
@@ -38,25 +38,36 @@ RIDGE = 0.1
 """Of the joint solution for two steps, in units of the mean diagonal: keeps apart frames that cannot tell them."""
 
 
-def least_squares(problem: Problem, options: LsqmlOptions, device: str) -> Iterator[EngineState]:
+def least_squares(
+    problem: Problem,
+    options: LsqmlOptions,
+    device: str,
+    batches: BatchProblem | None = None,
+    done: int = 0,
+    correction: PositionCorrection | None = None,
+) -> Iterator[EngineState]:
     """Yield a state after each epoch, beginning at ``problem.start``.
+
+    `batches` takes the place of the problem's own, for some of the frames and sums over all of them; `done` and
+    `correction` are those of :func:`annealed`.
 
     Raises
     ------
     ReconstructionError
         When the iteration diverges.
     """
-    batches = BatchProblem(problem, device, options.threads, options.batch_size)
-    rng, began = np.random.default_rng(options.seed), time.perf_counter()
+    batches = batches or BatchProblem(problem, device, options.threads, options.batch_size)
+    rng, began = np.random.default_rng([options.seed, done] if done else options.seed), time.perf_counter()
     model = with_variation(problem, options.opr)
     if options.background and model.background is None:
         model = replace(model, background=np.zeros(model.probe.shape[-2:], np.float32))
-    velocity, best, damping, failures, epoch = _Velocity(options.momentum), np.inf, 1.0, 0, 0
+    velocity, best, damping, failures, epoch = _Velocity(options.momentum), np.inf, 1.0, 0, done
     before = model  # the error of an epoch is that of the model it began with: at fault is the epoch before
-    correction = PositionCorrection(problem) if options.position_correction else None
+    if correction is None and options.position_correction:
+        correction = PositionCorrection(problem)
     divisions = max(options.subpixel, SUBPIXEL_OF_CORRECTION if correction else 1)
     divisions = divisions if problem.propagator.reciprocal else 1
-    epochs = options.epochs or 40
+    epochs = options.epochs or LSQML_EPOCHS
     while epoch < epochs:
         groups = problem.groups(model, divisions)
         tensors = ModelTensors(batches, model, groups, batches.floor(options.noise))
@@ -137,8 +148,8 @@ class _Sum:
         self.numerator += numerator
         self.weight += weight
 
-    def over(self, damping: float) -> torch.Tensor:
-        return self.numerator / (self.weight + damping * self.weight.amax())
+    def over(self, damping: float, peak: torch.Tensor) -> torch.Tensor:
+        return self.numerator / (self.weight + damping * peak)
 
 
 class _Epoch:
@@ -177,8 +188,12 @@ class _Epoch:
         self._move_all()
         if variation is not None:
             variation.apply()
+        model = tensors.model()
+        if not model.is_finite():
+            error += torch.nan
+        self._batches.sums("errors", error, *([] if shifts is None else [shifts]))
         found = None if shifts is None else shifts.cpu().numpy().astype(np.float64)
-        return _Tried(tensors.model(), float(error) / self._batches.problem.total, found)
+        return _Tried(model, float(error) / self._batches.problem.total, found)
 
     def _see_background(self, there: torch.Tensor, amplitude: torch.Tensor) -> None:
         """Add to the derivatives of the loss by the background, from waves on the detector."""
@@ -213,11 +228,14 @@ class _Epoch:
 
     def _move_all(self) -> None:
         """Move what moves once an epoch."""
-        tensors, damping = self._tensors, self._options.damping
+        tensors, damping, to_object, to_probe = self._tensors, self._options.damping, self._to_object, self._to_probe
         if self._options.batches == "compact":
-            tensors.object += self._to_object.over(damping)
-            tensors.probe += self._to_probe.over(damping)
+            peak = self._batches.object_sums(to_object.numerator, to_object.weight)
+            tensors.object += to_object.over(damping, peak)
+            self._batches.sums("the probe", to_probe.numerator, to_probe.weight)
+            tensors.probe += to_probe.over(damping, to_probe.weight.amax())
         if tensors.background is not None and self._excess is not None and self._certainty is not None:
+            self._batches.sums("the background", self._excess, self._certainty)
             newton = -self._excess / self._certainty.clamp_min(TINY)
             tensors.background += self._options.background_step * newton
             tensors.background.clamp_min_(0)

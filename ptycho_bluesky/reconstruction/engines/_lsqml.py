@@ -12,7 +12,9 @@ from ptycho_bluesky.reconstruction.engines._base import BaseEngine
 from ptycho_bluesky.reconstruction.engines._options import EngineOptions
 from ptycho_bluesky.reconstruction.engines._state import EngineState
 
-__all__ = ["LsqmlEngine", "LsqmlOptions"]
+__all__ = ["LSQML_EPOCHS", "LsqmlEngine", "LsqmlOptions"]
+
+LSQML_EPOCHS = 40
 
 
 class LsqmlOptions(EngineOptions):

@@ -37,7 +37,7 @@ def with_variation(problem: Problem, rank: int) -> Model:
         )
     modes, weights = (
         np.zeros((rank, *model.probe.shape[-2:]), np.complex64),
-        np.zeros((len(problem), rank), np.float32),
+        np.zeros((len(model.corners), rank), np.float32),
     )
     modes[0] = model.probe[0, 0]
     if model.variation is not None:
@@ -76,6 +76,7 @@ class VariationUpdate:
         self._mixing = sketch if bool(self._new.any()) else None
         self._numerator = torch.zeros_like(varied)
         self._weight = torch.zeros_like(varied.real)
+        self._seen = torch.zeros_like(weights[:, :1])
 
     def add(self, frames: torch.Tensor, residual: torch.Tensor, light: Light) -> None:
         """Move the weights of a batch's frames by their residual waves (B, M, H, W), and keep what the modes need."""
@@ -92,15 +93,18 @@ class VariationUpdate:
         ridge = RIDGE * diagonal + 1e-6 * diagonal.mean() + (diagonal == 0)
         moves = torch.linalg.solve(normal + torch.diag_embed(ridge), cross)
         self._weights[frames] += self._step * moves
+        self._seen[frames] = 1
         mixing = self._weights[frames] if self._mixing is None else self._mixing[frames]
         self._numerator.index_add_(0, mine, mixing[:, :, None, None] * gradient)
         self._weight.index_add_(0, mine, mixing[:, :, None, None] ** 2 * bright[:, None])
 
     def apply(self) -> None:
         """Move the modes and bring all into its standard form."""
-        weight = self._tensors.gather_weight(self._weight)[0]
+        weight, numerator = self._tensors.gather_weight(self._weight)[0], self._tensors.gather(self._numerator)[0]
+        self._weights *= self._seen  # those of frames that others see are theirs to tell
+        self._tensors.sums("the variation", weight, numerator, self._weights)
         peak = weight.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
-        moves = self._tensors.gather(self._numerator)[0] / (weight + 0.1 * peak)
+        moves = numerator / (weight + 0.1 * peak)
         if self._mixing is None:
             self._modes[1:] += self._step * moves[1:]
         else:

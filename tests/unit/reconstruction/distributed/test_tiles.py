@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho_bluesky.errors import ReconstructionError
+from ptycho_bluesky.reconstruction._model import Model, Variation
 from ptycho_bluesky.reconstruction.distributed._checkpoint import Checkpoints
 from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
 from ptycho_bluesky.reconstruction.distributed._field import Field
@@ -68,8 +69,8 @@ def tile(star, alone: Communicator) -> tuple[Field, Tile, list[bool]]:
     field, wishes = Field(star.dataset, FastOptions(modes=2, epochs=4), RankOptions(), alone), []
     partition = field.partition(field.corners, field.probe)
     shape = [part.stop - part.start for part in partition.tiles[0]]
-    obj = np.ones((1, *shape), np.complex64)
-    return field, Tile.of(field, partition, obj, field.probe, lambda: bool(wishes), Meter(), "cpu"), wishes
+    start = Model(np.ones((1, *shape), np.complex64), field.probe, field.corners)
+    return field, Tile.of(field, partition, start, lambda: bool(wishes), Meter(), "cpu"), wishes
 
 
 def test_a_sweep_visits_each_frame_once(tile: tuple[Field, Tile, list[bool]]) -> None:
@@ -120,8 +121,10 @@ def piece(value: complex) -> Piece:
 
 
 def write(checkpoints: Checkpoints, epoch: int, value: complex) -> None:
-    corners, probe = np.zeros((5, 2)), np.ones((1, 1, 4, 4), np.complex64)
-    checkpoints.write(piece(value), corners, probe, epoch, [0.5] * epoch, False)
+    variation = Variation(np.ones((2, 4, 4), np.complex64), np.ones((5, 2), np.float32))
+    model = Model(np.ones((1, 6, 6), np.complex64), np.ones((1, 1, 4, 4), np.complex64), np.zeros((5, 2)))
+    model = replace(model, background=np.full((4, 4), 7, np.float32), variation=variation)
+    checkpoints.write(piece(value), model, epoch, [0.5] * epoch, False)
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path, alone: Communicator) -> None:
@@ -133,8 +136,11 @@ def test_a_checkpoint_comes_back(tmp_path: Path, alone: Communicator) -> None:
     assert checkpoints.due() < 0  # what two of them cost is more than a fiftieth of the time so far
     saved = checkpoints.read()
     assert saved is not None and saved.epoch == 4 and saved.errors == [0.5] * 4
-    obj, _ = blend(saved.pieces(), WHOLE, 1)
+    obj, _ = blend(saved.pieces(), WHOLE, len(saved.model.object))
     np.testing.assert_array_equal(obj, 2j)
+    assert saved.model.corners.shape == (5, 2) and saved.model.probe.shape == (1, 1, 4, 4)
+    assert saved.model.background is not None and (saved.model.background == 7).all()
+    assert saved.model.variation is not None and saved.model.variation.weights.shape == (5, 2)
     assert {file.name for file in tmp_path.iterdir()} == {"checkpoint.json", *(f.name for f in saved.files)} | {
         "epoch-4-common-of-1.npz"
     }
