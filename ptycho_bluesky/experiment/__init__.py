@@ -10,7 +10,8 @@ from ptycho_bluesky.experiment._compare import align_phase, phase_contrast, phas
 from ptycho_bluesky.experiment._dataset import Frames, ObjectGrid, PtychoDataset
 from ptycho_bluesky.experiment._geometry import HC_KEV_M, Geometry, Modality
 from ptycho_bluesky.experiment._hilbert import hilbert_order
-from ptycho_bluesky.experiment._metadata import POSITION_UNITS_M, PatternInfo, ProbeInfo, PtychographyMetadata
+from ptycho_bluesky.experiment._metadata import POSITION_UNITS_M, PtychographyMetadata
+from ptycho_bluesky.experiment._metadata_parts import BeamInfo, EstimateInfo, PatternInfo, ProbeInfo, SourceInfo
 from ptycho_bluesky.experiment._orientation import Orientation, orientations
 from ptycho_bluesky.experiment._reconstruction import Reconstruction
 from ptycho_bluesky.experiment.patterns import (
@@ -34,6 +35,8 @@ __all__ = [
     "HC_KEV_M",
     "PATTERNS",
     "POSITION_UNITS_M",
+    "BeamInfo",
+    "EstimateInfo",
     "FlyPath",
     "Frames",
     "Geometry",
@@ -46,6 +49,7 @@ __all__ = [
     "PtychographyMetadata",
     "Reconstruction",
     "ScanPattern",
+    "SourceInfo",
     "align_phase",
     "concentric",
     "fermat",

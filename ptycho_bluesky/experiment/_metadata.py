@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ptycho_bluesky.errors import DatasetError, report
 from ptycho_bluesky.experiment._geometry import Geometry
+from ptycho_bluesky.experiment._metadata_parts import BeamInfo, EstimateInfo, PatternInfo, ProbeInfo, SourceInfo
 from ptycho_bluesky.experiment._orientation import Orientation
 
-__all__ = ["POSITION_UNITS_M", "PatternInfo", "ProbeInfo", "PtychographyMetadata"]
+__all__ = ["POSITION_UNITS_M", "PtychographyMetadata"]
 
 POSITION_UNITS_M = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
 """Metres in one unit of the position devices. ``"px"`` (object pixels) has no length."""
@@ -18,70 +19,38 @@ POSITION_UNITS_M = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
 PositionUnit = Literal["m", "mm", "um", "nm", "px"]
 
 
-class ProbeInfo(BaseModel):
-    """What is known of the probe beforehand: optics to compute it from, or a file that holds it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["zone-plate", "kirkpatrick-baez", "disc", "file"]
-    """Optics of the probe, or ``"file"``."""
-
-    diameter_m: float | None = Field(default=None, gt=0)
-    """Of the zone plate, or of the disc on the sample; the KB mirrors' aperture."""
-
-    outermost_zone_m: float | None = Field(default=None, gt=0)
-    """Width of the zone plate's outermost zone."""
-
-    central_stop_m: float = Field(default=0.0, ge=0)
-    """Diameter of the zone plate's central stop."""
-
-    focal_length_m: float | None = Field(default=None, gt=0)
-    """Of the KB mirrors (a zone plate's follows from its zones)."""
-
-    defocus_m: float = 0.0
-    """From the focus to the sample, positive downstream."""
-
-    coherent_fraction: float = Field(default=1.0, gt=0, le=1)
-    """Share of the intensity in the strongest coherent mode."""
-
-    modes: int = Field(default=1, ge=1, le=32)
-    """Coherent modes to compute."""
-
-    uri: str | None = None
-    """``file://`` address of an .npy or .npz with the key ``probe`` (modes, H, W), for kind ``"file"``."""
-
-
-class PatternInfo(BaseModel):
-    """The scan pattern as planned."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    parameters: dict[str, float | int | bool] = Field(default_factory=dict)
-    num_points: int = Field(ge=1)
-    overlap: float | None = Field(default=None, ge=0, le=1)
-    """Linear overlap of neighbouring probes; None where the probe's size is not known."""
-
-
 class PtychographyMetadata(BaseModel):
     """Everything beyond the frames and positions themselves. Unknown keys are refused; units are in the names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
-    """Of this block's layout."""
+    version: Literal[1, 2] = 2
+    """Of this block's layout; 2 is 1 with more keys, all of them optional."""
 
     frames_key: str
-    """Data key of the diffraction patterns in the run's ``primary`` stream."""
+    """Data key of the diffraction patterns in the stream `frames_stream`."""
 
     position_keys: tuple[str, str]
     """Data keys of the positions: (row, column) = (y, x)."""
+
+    frames_stream: str = "primary"
+    """Event stream of the frames."""
+
+    positions_stream: str | None = None
+    """Event stream of the positions; None for that of the frames. From another one they are taken by time."""
 
     position_unit: PositionUnit = "um"
     """Unit of those two keys; ``"px"`` = object pixels, where no geometry is known."""
 
     axis_signs: tuple[Literal[-1, 1], Literal[-1, 1]] = (1, 1)
     """-1 where the position device counts against the row or column axis of the object array."""
+
+    position_offset_m: tuple[float, float] = (0.0, 0.0)
+    """Added to the positions (row, column) when the dataset is loaded, metres (or object pixels): where a tile lies
+    whose fine stage counts from its middle."""
+
+    position_source: Literal["encoder", "readback", "setpoint"] | None = None
+    """What the position keys tell; None where not known."""
 
     orientation: Orientation = Orientation()
     """How the detector is mounted; applied when the dataset is loaded."""
@@ -98,11 +67,32 @@ class PtychographyMetadata(BaseModel):
     saturation: float | None = Field(default=None, gt=0)
     """Count from which on a pixel is saturated, and is treated as bad."""
 
+    dark_uid: str | None = None
+    """Run that holds the dark frames."""
+
+    flat_uid: str | None = None
+    """Run that holds the flat field."""
+
+    monitor_key: str | None = None
+    """Data key of the incident intensity, one number a frame: NXmonitor."""
+
+    detector_name: str | None = None
+    """Of the make and model: NXdetector/description."""
+
     rotation_deg: float = 0.0
     """Rotation of the sample, degrees."""
 
     exposure_s: float | None = Field(default=None, gt=0)
     """Exposure of a frame, seconds."""
+
+    period_s: float | None = Field(default=None, gt=0)
+    """From the begin of a frame to that of the next in a fly scan, seconds; None for a step scan."""
+
+    source: SourceInfo | None = None
+    """Facility and ring."""
+
+    beam: BeamInfo | None = None
+    """Flux, spectrum and divergence."""
 
     probe: ProbeInfo | None = None
     """What is known of the probe."""
@@ -113,8 +103,18 @@ class PtychographyMetadata(BaseModel):
     pattern: PatternInfo | None = None
     """The pattern as planned; filled by the plan."""
 
+    estimate: EstimateInfo | None = None
+    """What was foretold of the scan; filled by the plan."""
+
+    continues: str | None = None
+    """Uid of the run of which this one measures the missing positions."""
+
+    first_point: int = Field(default=0, ge=0)
+    """Index in `pattern` of this run's first position; above 0 where it continues another."""
+
     campaign: dict[str, int | float | str] = Field(default_factory=dict)
-    """Ties runs together: e.g. ``{"id": "...", "view": 3, "energy": 0, "time": 12}``."""
+    """Ties runs together: ``uid`` of the campaign, ``axis`` (e.g. ``rotation_deg``), ``index``, ``value`` on that axis,
+    ``count`` of runs; other keys are the user's."""
 
     def missing(self) -> list[str]:
         """Return in plain words what a reconstruction will want and this block lacks."""
@@ -132,6 +132,30 @@ class PtychographyMetadata(BaseModel):
             faults.append(f"probe.kind is {self.probe.kind!r}, which needs a geometry to be computed from")
         return faults
 
+    def unknown(self) -> list[str]:
+        """Return in plain words what a good reconstruction, an archive or the next reader would like to know."""
+        geometry, beam, source = self.geometry, self.beam or BeamInfo(), self.source
+        center = None if geometry is None else geometry.beam_center_px
+        wishes = {
+            "probe: with its optics or a file the reconstruction starts from the right probe": self.probe,
+            "probe_diameter_m: for overlap and dose": self.probe_diameter_m,
+            "exposure_s: for counts per second and dose": self.exposure_s,
+            "geometry.beam_center_px: the frame's middle is taken": None
+            if geometry is None
+            else geometry.beam_center_px,
+            "mask_uri: bad pixels count as measured": self.mask_uri,
+            "saturation: saturated pixels count as measured": self.saturation,
+            "position_source: encoder, readback or setpoint": self.position_source,
+            "beam.flux_photons_s: for dose": beam.flux_photons_s,
+            "beam.energy_spread: NXbeam asks for it": beam.energy_spread,
+            "source.name: NXsource asks for it": source.name if source is not None and source.name else None,
+            "detector_name: NXdetector asks for it": self.detector_name,
+        }
+        if self.position_unit == "px":
+            wishes["geometry: without it the object has no lengths"] = None
+            wishes.pop("geometry.beam_center_px: the frame's middle is taken")
+        return [text for text, value in wishes.items() if value is None]
+
     @classmethod
     def from_start(cls, start: dict[str, Any]) -> PtychographyMetadata:
         """Return the block of a start document.
@@ -145,7 +169,8 @@ class PtychographyMetadata(BaseModel):
         if "ptychography" not in start:
             raise DatasetError(
                 f"run {uid} has no 'ptychography' block in its start document: it was not made by ptycho_scan; "
-                "measure with it, or add the block (see PtychographyMetadata) to the run's metadata"
+                "measure with it, or tell what its keys mean by a mapping "
+                f"(ptycho-bluesky validate {uid} --amend mapping.toml)"
             )
         try:
             return cls.model_validate(start["ptychography"])

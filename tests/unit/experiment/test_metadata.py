@@ -7,7 +7,15 @@ import pytest
 from pydantic import ValidationError
 
 from ptycho_bluesky.errors import DatasetError
-from ptycho_bluesky.experiment import Geometry, Orientation, PatternInfo, ProbeInfo, PtychographyMetadata
+from ptycho_bluesky.experiment import (
+    BeamInfo,
+    Geometry,
+    Orientation,
+    PatternInfo,
+    ProbeInfo,
+    PtychographyMetadata,
+    SourceInfo,
+)
 
 GEOMETRY = Geometry(energy_kev=9, distance_m=2, detector_pixel_m=75e-6, beam_center_px=(64.0, 63.5))
 MINIMUM: dict[str, Any] = {"frames_key": "detector_image", "position_keys": ("stage_y", "stage_x")}
@@ -53,7 +61,7 @@ def test_every_fault_is_told_with_key_value_and_run() -> None:
 
 
 def test_a_run_without_the_block_is_told_what_to_do() -> None:
-    with pytest.raises(DatasetError, match=r"run abcdefgh has no 'ptychography' block.*ptycho_scan"):
+    with pytest.raises(DatasetError, match=r"run abcdefgh has no 'ptychography' block.*validate abcdefgh --amend"):
         PtychographyMetadata.from_start({"uid": "abcdefghijk", "plan_name": "scan"})
 
 
@@ -66,7 +74,7 @@ def test_a_block_that_is_none_is_refused(block: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"version": 2}, "version"),
+        ({"version": 3}, "version"),
         ({"axis_signs": (0, 1)}, "axis_signs"),
         ({"exposure_s": 0}, "exposure_s"),
         ({"position_keys": ("x",)}, "position_keys"),
@@ -98,3 +106,28 @@ def test_what_is_missing_is_said_in_plain_words(changes: dict[str, Any], texts: 
     assert len(missing) == len(texts)
     for text, part in zip(missing, texts, strict=True):
         assert part in text
+
+
+def test_the_first_layout_is_still_read() -> None:
+    old = {"version": 1, **MINIMUM, "geometry": GEOMETRY.model_dump(mode="json"), "campaign": {"view": 3}}
+    block = PtychographyMetadata.from_start({"uid": "a", "ptychography": old})
+    assert block.version == 1 and block.frames_stream == "primary" and block.continues is None
+
+
+def test_what_would_be_good_to_know() -> None:
+    bare = PtychographyMetadata(**MINIMUM, geometry=GEOMETRY).unknown()
+    assert [text.split(":")[0] for text in bare][:4] == ["probe", "probe_diameter_m", "exposure_s", "mask_uri"]
+    assert [text.split(":")[0] for text in FULL.unknown()] == [
+        "position_source", "beam.flux_photons_s", "beam.energy_spread", "source.name", "detector_name",
+    ]  # fmt: skip
+    known = FULL.model_copy(
+        update={
+            "position_source": "encoder",
+            "beam": BeamInfo(flux_photons_s=1e9, energy_spread=1e-4),
+            "source": SourceInfo(name="a ring"),
+            "detector_name": "a detector",
+        }
+    )
+    assert known.unknown() == []
+    pixels = PtychographyMetadata(**MINIMUM, position_unit="px").unknown()
+    assert "geometry: without it the object has no lengths" in pixels and not any("beam_center" in t for t in pixels)
