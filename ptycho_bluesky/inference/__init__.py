@@ -12,6 +12,7 @@ from ptycho_bluesky.inference._protocol import Model, Patches, Predictor
 from ptycho_bluesky.inference._ptychonn import PtychoNN, PtychoNNPhase
 from ptycho_bluesky.inference._train import train
 from ptycho_bluesky.inference._training_options import TrainingOptions, TrainingState
+from ptycho_bluesky.inference._trial import Trial, TrialOptions, hold_out, trial
 from ptycho_bluesky.inference._vit import ProbeViT, ProbeViTSizes
 
 __all__ = [
@@ -30,7 +31,11 @@ __all__ = [
     "PtychoNNPhase",
     "TrainingOptions",
     "TrainingState",
+    "Trial",
+    "TrialOptions",
+    "hold_out",
     "infer",
     "load_model",
     "train",
+    "trial",
 ]
