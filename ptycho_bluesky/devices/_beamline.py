@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ptycho_bluesky.devices._flyer import SimulatedFlyer
 from ptycho_bluesky.devices._replay import ReplayDetector
 from ptycho_bluesky.devices._simulated import SimulatedDetector
 from ptycho_bluesky.devices._stage import SimulatedStage
@@ -34,6 +35,9 @@ class Beamline:
 
     pattern: ScanPattern
     """A scan that fits: for a replay, the recorded positions in their order."""
+
+    flyer: SimulatedFlyer | None = None
+    """Leads the stage and triggers the detector in fly scans."""
 
     probe: ComplexArray | None = field(default=None, repr=False)
     """(M, H, W) the true probe, ``sum |probe|**2 = 1``; of a replay the recorded estimate, if any."""

@@ -16,14 +16,18 @@ from ophyd import Component, Device
 from ophyd.status import DeviceStatus
 
 from ptycho_bluesky.devices._alarm import ALARM
+from ptycho_bluesky.devices._fly_detector import FlyingDetector
 from ptycho_bluesky.devices._signals import ComputedSignal, FrameSignal
 from ptycho_bluesky.errors import DeviceError
 
 __all__ = ["FrameDetector"]
 
 
-class FrameDetector(Device):  # type: ignore[misc]
+class FrameDetector(FlyingDetector, Device):  # type: ignore[misc]
     """A detector that makes a frame when it is triggered and shows it when the exposure is over.
+
+    In a step scan it is triggered and read, frames lie inside of events; in a fly scan (:class:`FlyingDetector`) a
+    flyer triggers it and frames go to an HDF5 file, under the same data key.
 
     Data keys: ``detector_image`` (H, W), inline in events, and ``detector_total``, the sum of its counts. A class
     below says what a frame is (:meth:`expose`) and when a trigger ends (:meth:`ends_at`).
@@ -36,7 +40,7 @@ class FrameDetector(Device):  # type: ignore[misc]
         self, prefix: str, *, name: str, frame_shape: tuple[int, int], dtype: npt.DTypeLike, **kwargs: Any
     ) -> None:
         super().__init__(prefix, name=name, **kwargs)
-        self._exposing = threading.Lock()
+        self._exposing, self._frame_lock = threading.Lock(), threading.RLock()
         self._status: Any = None
         self.image.show(np.zeros(frame_shape, dtype), time.time())
         self.total.compute = lambda: float(self.image.get().sum(dtype=np.float64))
@@ -73,11 +77,12 @@ class FrameDetector(Device):  # type: ignore[misc]
         return status
 
     def unstage(self) -> list[object]:
-        """Return to rest; an exposure in progress is given up."""
+        """Return to rest; an exposure in progress is given up, a file of frames closed."""
         with self._exposing:
             status, self._status = self._status, None
         if status is not None:
             status.set_exception(DeviceError(f"{self.name} was unstaged while it exposed; the frame is lost"))
+        self.close_stream()
         return list(super().unstage())
 
     def _finish(self, status: Any, frame: npt.NDArray[Any]) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 __all__ = ["AxisErrors", "Motion"]
 
@@ -29,6 +33,18 @@ class AxisErrors:
 
     drift: float = 0.0
     """Of the sample against the encoder after 1,000 moves: a random walk (temperature)."""
+
+    def along(
+        self, planned: npt.NDArray[np.float64], rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return what the encoder captures and where the sample really is, both (N,), in a flight over `planned` (N,).
+
+        As in single moves, but for backlash, which steady motion does not show.
+        """
+        missed, hidden, noise, step = rng.normal(size=(4, len(planned)))
+        there = planned + self.repeatability * missed
+        walk = np.cumsum(step) * self.drift / math.sqrt(1000)
+        return there + self.encoder_noise * noise, there + self.hidden * hidden + walk
 
 
 @dataclass(frozen=True)

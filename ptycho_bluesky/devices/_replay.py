@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -72,6 +73,8 @@ class ReplayDetector(FrameDetector):
         timestamps. It is the signal ``detector_rate``, and can be set at any time.
     tolerance:
         How far from a recorded place the stage may be, in the dataset's unit; None for half the step of the scan.
+    folder:
+        Where frames of fly scans go; None where it is not to fly.
     """
 
     rate = Component(PositiveSignal, value=FASTEST_HZ, units="Hz", kind="config")
@@ -85,6 +88,7 @@ class ReplayDetector(FrameDetector):
         stage: SimulatedStage,
         rate_hz: float | Literal["recorded"] = FASTEST_HZ,
         tolerance: float | None = None,
+        folder: Path | str | None = None,
         **kwargs: Any,
     ) -> None:
         self.dataset, self.stage_device = dataset.validate(), stage
@@ -95,6 +99,7 @@ class ReplayDetector(FrameDetector):
         self._served: Counter[int] = Counter()
         self._last = -math.inf
         super().__init__(prefix, name=name, frame_shape=dataset.frame_shape, dtype=dataset.frames.dtype, **kwargs)
+        self.folder = None if folder is None else Path(folder).resolve()
         self.rate.put(self._recorded_rate() if rate_hz == "recorded" else float(rate_hz))
 
     def expose(self) -> npt.NDArray[Any]:
@@ -105,22 +110,34 @@ class ReplayDetector(FrameDetector):
         DeviceError
             When no frame was recorded within the tolerance.
         """
-        here = np.asarray(self.stage_device.true_position()) * self._length
+        index = self._nearest(np.asarray(self.stage_device.true_position()))
+        return np.array(np.asarray(self.dataset.frames[index : index + 1])[0])
+
+    def expose_along(self, places: npt.NDArray[np.float64], exposure_s: float, seed: int) -> npt.NDArray[Any]:
+        """Return the recorded frames (N, H, W) nearest to the middle of each of `places` (N, S, 2).
+
+        Exposure and seed change nothing of what was recorded.
+        """
+        chosen = [self._nearest(place) for place in places.mean(axis=1)]
+        return np.stack([np.asarray(self.dataset.frames[index : index + 1])[0] for index in chosen])
+
+    def _nearest(self, place: npt.NDArray[np.float64]) -> int:
+        """Return the frame recorded nearest to `place` (y, x), in the stage's unit, the next in turn of several."""
+        here = place * self._length
         distance = np.hypot(*(self._positions - here).T)
         nearest = float(distance.min())
         if nearest > self._tolerance:
-            place = self._positions[int(distance.argmin())] / self._length
+            there = self._positions[int(distance.argmin())] / self._length
             (y, x), unit = here / self._length, self.stage_device.y.egu
             raise DeviceError(
-                f"{self.name}: no frame was recorded at ({y:.5g}, {x:.5g}) {unit}; the nearest is at ({place[0]:.5g}, "
-                f"{place[1]:.5g}), {nearest / self._length:.3g} {unit} away, allowed are "
+                f"{self.name}: no frame was recorded at ({y:.5g}, {x:.5g}) {unit}; the nearest is at ({there[0]:.5g}, "
+                f"{there[1]:.5g}), {nearest / self._length:.3g} {unit} away, allowed are "
                 f"{self._tolerance / self._length:.3g}: scan the recorded positions, or give a larger tolerance"
             )
         same = np.flatnonzero(distance <= nearest + 1e-6 * self._tolerance)
         turn = self._served[int(same[0])]
         self._served[int(same[0])] += 1
-        index = int(same[turn % len(same)])
-        return np.array(np.asarray(self.dataset.frames[index : index + 1])[0])
+        return int(same[turn % len(same)])
 
     def ends_at(self, began: float) -> float:
         """Return when the frame of a trigger given at `began` may be shown, at the pace of `rate`."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ptycho_bluesky.devices._beamline import Beamline, written
+from ptycho_bluesky.devices._flyer import SimulatedFlyer
 from ptycho_bluesky.devices._replay import FASTEST_HZ, ReplayDetector, ReplayStage, unit_of
 from ptycho_bluesky.experiment import ProbeInfo, PtychoDataset, PtychographyMetadata, from_positions
 from ptycho_bluesky.optics import probe_diameter_m
@@ -27,8 +28,8 @@ def replay_beamline(
     dataset:
         Far or near field, in metres or in pixels; its frames stay where they are and are read one by one.
     folder:
-        Where ``probe.npy`` and ``mask.npy`` are written, for the metadata to refer to; needed where the dataset has
-        a probe or a mask.
+        Where ``probe.npy`` and ``mask.npy`` are written, for the metadata to refer to, and the files of fly scans (in
+        ``fly``); needed for these, and where the dataset has a probe or a mask.
     rate_hz:
         Frames per second; 1e6 is as fast as possible, ``"recorded"`` the recorded pace.
     speedup:
@@ -42,7 +43,9 @@ def replay_beamline(
         When the dataset is faulty.
     """
     stage = ReplayStage(dataset=dataset.validate(), speedup=speedup)
-    detector = ReplayDetector(dataset=dataset, stage=stage, rate_hz=rate_hz)
+    files = None if folder is None else Path(folder) / "fly"
+    detector = ReplayDetector(dataset=dataset, stage=stage, rate_hz=rate_hz, folder=files)
+    flyer = SimulatedFlyer(stage=stage, detectors=[detector], folder=files, samples=1, max_rate_hz=FASTEST_HZ)
     unit, length = unit_of(dataset)
     probe, in_metres = dataset.probe, unit != "px"
     known, diameter = None, None
@@ -62,4 +65,4 @@ def replay_beamline(
         probe_diameter_m=diameter,
     )
     pixels = dataset.positions if in_metres else dataset.positions / length
-    return Beamline(stage, detector, metadata, from_positions(pixels, "recorded"), probe=probe, dataset=dataset)
+    return Beamline(stage, detector, metadata, from_positions(pixels, "recorded"), flyer, probe=probe, dataset=dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from ptycho_bluesky.experiment import Orientation
 from ptycho_bluesky.optics import DetectorModel, Propagator, diffraction, object_corners
 
 __all__ = ["SimulatedDetector"]
+
+FRAMES_PER_BATCH = 128
+"""Frames of a flight that are computed at once."""
 
 
 class SimulatedDetector(FrameDetector):
@@ -54,6 +58,8 @@ class SimulatedDetector(FrameDetector):
         Metres in one unit of the stage.
     speedup:
         How many times shorter than real an exposure lasts; the number of photons stays.
+    folder:
+        Where frames of fly scans go; None where it is not to fly.
     seed:
         Of the noise.
     """
@@ -78,6 +84,7 @@ class SimulatedDetector(FrameDetector):
         axis_signs: tuple[int, int] = (1, 1),
         unit_m: float = 1e-6,
         speedup: float = 1.0,
+        folder: Path | str | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -93,6 +100,7 @@ class SimulatedDetector(FrameDetector):
         self._random = np.random.default_rng(seed)
         shape = (self._probe.shape[-2], self._probe.shape[-1])
         super().__init__(prefix, name=name, frame_shape=shape, dtype=self._model.dtype, **kwargs)
+        self.folder = None if folder is None else Path(folder).resolve()
         self.exposure_time.put(float(exposure_s))
         self.speedup.put(float(speedup))
 
@@ -108,25 +116,44 @@ class SimulatedDetector(FrameDetector):
         DeviceError
             When the probe is outside of the simulated sample.
         """
-        here = np.asarray(self.stage_device.true_position())
-        corners = self._corners(here)
+        here = np.asarray(self.stage_device.true_position())[None, None]
+        return np.asarray(self._measure(here, float(self.exposure_time.get()), self._random)[0])
+
+    def expose_along(self, places: npt.NDArray[np.float64], exposure_s: float, seed: int) -> npt.NDArray[Any]:
+        """Return the frames (N, H, W) of `places` (N, S, 2), each the mean of S places, as the detector delivers them.
+
+        Raises
+        ------
+        DeviceError
+            When the probe is outside of the simulated sample.
+        """
+        rng = np.random.default_rng(seed)
+        batches = range(0, len(places), FRAMES_PER_BATCH)
+        return np.concatenate([self._measure(places[i : i + FRAMES_PER_BATCH], exposure_s, rng) for i in batches])
+
+    def _measure(
+        self, places: npt.NDArray[np.float64], exposure_s: float, rng: np.random.Generator
+    ) -> npt.NDArray[Any]:
+        corners = self._corners(places.reshape(-1, 2))
         if not ((corners >= 0) & (corners <= self._room)).all():
             raise DeviceError(self._outside())
-        photons = self.flux_photons_s * self.exposure_time.get()
-        expected = diffraction(self._probe, self._object, corners, self._propagator)[0] * np.float32(photons)
-        return self._model.measure(self._orientation.undo(expected), self._random)
+        photons = diffraction(self._probe, self._object, corners, self._propagator)
+        photons *= np.float32(self.flux_photons_s * exposure_s)
+        if places.shape[1] > 1:
+            photons = photons.reshape(*places.shape[:2], *photons.shape[1:]).mean(axis=1)
+        return self._model.measure(self._orientation.undo(photons), rng)
 
     @property
     def _room(self) -> npt.NDArray[np.int64]:
         return np.asarray(self._object.shape) - self._propagator.frame_size
 
     def _corners(self, here: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return the (1, 2) corner of the patch, object pixels, for the sample's place in the stage's unit."""
+        """Return the (N, 2) corners of the patches, object pixels, for places (N, 2) in the stage's unit."""
         shape = (self._object.shape[0], self._object.shape[1])
-        return object_corners(here[None] * self._to_m, shape, self._propagator.frame_size, self._pixel_size_m)
+        return object_corners(here * self._to_m, shape, self._propagator.frame_size, self._pixel_size_m)
 
     def _outside(self) -> str:
-        first = -self._corners(np.zeros(2))[0]
+        first = -self._corners(np.zeros((1, 2)))[0]
         ends = first * self._pixel_size_m / self._to_m, (first + self._room) * self._pixel_size_m / self._to_m
         low, high = np.minimum(*ends), np.maximum(*ends)
         y, x = self.stage_device.y, self.stage_device.x

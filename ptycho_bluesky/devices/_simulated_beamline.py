@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho_bluesky.devices._beamline import Beamline, written
+from ptycho_bluesky.devices._flyer import SimulatedFlyer
 from ptycho_bluesky.devices._motion import AxisErrors
 from ptycho_bluesky.devices._simulated import SimulatedDetector
 from ptycho_bluesky.devices._stage import PIEZO_ERRORS, SimulatedStage
@@ -55,6 +56,9 @@ TRUE_DEFOCUS_M = 318e-6
 GEOMETRY = Geometry(energy_kev=8.8, distance_m=0.95, detector_pixel_m=75e-6)
 """A field of 1.78 um in each frame: 13.9 nm an object pixel with frames of 128 pixels."""
 
+VELOCITY_UM_S = 2000.0
+"""Of y and x: a fast piezo stage."""
+
 
 def simulated_beamline(
     specimen: str | ComplexArray = "siemens-star",
@@ -92,7 +96,8 @@ def simulated_beamline(
     field_m:
         Height and width of the scanned field, metres.
     folder:
-        Where ``mask.npy`` is written, for the metadata to refer to; needed where the detector has bad pixels.
+        Where ``mask.npy`` is written, for the metadata to refer to, and the files of fly scans (in ``fly``); needed
+        for these, and where the detector has bad pixels.
     detector_model:
         None for the standard one: 0.1 % dead and 0.05 % hot pixels where there is a `folder`, else a perfect one.
     orientation, axis_signs:
@@ -128,9 +133,11 @@ def simulated_beamline(
     stage = SimulatedStage(
         limits=(-room + 0.1, room - 0.1),
         errors=stage_errors,
+        velocity=VELOCITY_UM_S,
         speedup=speedup,
         seed=seed,
     )
+    files = None if folder is None else Path(folder) / "fly"
     detector = SimulatedDetector(
         stage=stage,
         obj=obj,
@@ -143,8 +150,10 @@ def simulated_beamline(
         orientation=orientation,
         axis_signs=axis_signs,
         speedup=speedup,
+        folder=files,
         seed=seed,
     )
+    flyer = SimulatedFlyer(stage=stage, detectors=[detector], folder=files, speedup=speedup, seed=seed)
     metadata = PtychographyMetadata(
         frames_key=detector.image.name,
         position_keys=(stage.y.name, stage.x.name),
@@ -158,7 +167,7 @@ def simulated_beamline(
         probe=DESIGN,
         probe_diameter_m=diameter,
     )
-    return Beamline(stage, detector, metadata, pattern, probe=probe, truth=obj)
+    return Beamline(stage, detector, metadata, pattern, flyer, probe=probe, truth=obj)
 
 
 def _check(overlap: float, **positive: float) -> None:
