@@ -5,9 +5,18 @@
 :class:`Mosaic` puts together. :func:`infer` does all of this for a dataset.
 """
 
+from ptycho_bluesky.inference._conditions import Conditions
 from ptycho_bluesky.inference._infer import InferenceResult, infer
-from ptycho_bluesky.inference._model import DEFAULT_MODEL, LoadedModel, ProbeViTModel, PtychoNNModel, load_model
+from ptycho_bluesky.inference._model import (
+    DEFAULT_MODEL,
+    IN_SERVICE,
+    LoadedModel,
+    ProbeViTModel,
+    PtychoNNModel,
+    load_model,
+)
 from ptycho_bluesky.inference._mosaic import Mosaic
+from ptycho_bluesky.inference._pairs import TrainingPairs
 from ptycho_bluesky.inference._protocol import Model, Patches, Predictor
 from ptycho_bluesky.inference._ptychonn import PtychoNN, PtychoNNPhase
 from ptycho_bluesky.inference._train import train
@@ -17,6 +26,8 @@ from ptycho_bluesky.inference._vit import ProbeViT, ProbeViTSizes
 
 __all__ = [
     "DEFAULT_MODEL",
+    "IN_SERVICE",
+    "Conditions",
     "InferenceResult",
     "LoadedModel",
     "Model",
@@ -30,6 +41,7 @@ __all__ = [
     "PtychoNNModel",
     "PtychoNNPhase",
     "TrainingOptions",
+    "TrainingPairs",
     "TrainingState",
     "Trial",
     "TrialOptions",

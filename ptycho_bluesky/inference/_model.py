@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.errors import FormatError, InferenceError
 from ptycho_bluesky.inference._fitting import Fitting, fit_probe
 from ptycho_bluesky.inference._predictors import PlainPredictor, ProbePredictor, checked_mask, checked_probe, trust
 from ptycho_bluesky.inference._protocol import Predictor
-from ptycho_bluesky.inference._ptychonn import PtychoNN, PtychoNNPhase
+from ptycho_bluesky.inference._ptychonn import PtychoNN, published_network
 from ptycho_bluesky.inference._vit import ProbeViT, ProbeViTSizes
 from ptycho_bluesky.inference._weights import read_weights, write_weights
 
-__all__ = ["DEFAULT_MODEL", "LoadedModel", "ProbeViTModel", "PtychoNNModel", "load_model"]
+__all__ = ["DEFAULT_MODEL", "IN_SERVICE", "LoadedModel", "ProbeViTModel", "PtychoNNModel", "load_model"]
 
 DEFAULT_MODEL = "default"
 """Name of the model that comes with the package."""
+
+IN_SERVICE = "in-service"
+"""Name of the model that the live image uses, as ``<home>/models/in-service.json`` says."""
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -114,7 +118,7 @@ class PtychoNNModel:
     """A published PtychoNN with its weights: raw counts in, the probe of its training built in."""
 
     name: str
-    network: PtychoNN | PtychoNNPhase
+    network: PtychoNN
     content_hash: str
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -164,7 +168,7 @@ def _own(path: Path, name: str) -> ProbeViTModel:
 
 
 def _published(path: Path, name: str) -> PtychoNNModel:
-    """Load a state dict of the PtychoNN family; its first layer's width and its heads tell which."""
+    """Load a state dict of the PtychoNN family."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -175,23 +179,27 @@ def _published(path: Path, name: str) -> PtychoNNModel:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise FormatError(f"{path} holds a {type(state).__name__}, not a state dict (names and tensors)")
     state = {k.removeprefix("module."): v for k, v in state.items()}  # DataParallel's prefix
-    first = state.get("encoder.0.weight")
-    if first is None or first.ndim != 4:
-        found = ", ".join(list(state)[:4])
-        raise FormatError(
-            f"{path} is no PtychoNN: it has no 'encoder.0.weight', but {found} ...; give PtychoNN weights"
-        )
-    two_heads = any(k.startswith("decoder1.") for k in state)
-    network = PtychoNN(first.shape[0]) if two_heads else PtychoNNPhase(first.shape[0])
     try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        text = " ".join(str(error).split())[:300]
-        raise FormatError(f"{path} does not fit {type(network).__name__}: {text}") from error
+        network = published_network(state)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(key.encode() + np.ascontiguousarray(state[key].numpy()).tobytes())
-    return PtychoNNModel(name, cast(Any, nn.Module.eval(network)), digest.hexdigest())
+    return PtychoNNModel(name, network, digest.hexdigest())
+
+
+def _in_service() -> str | Path:
+    """Return the model that was promoted, or the default's name where none was."""
+    pointer = settings().home / "models" / "in-service.json"
+    if not pointer.exists():
+        return DEFAULT_MODEL
+    try:
+        return Path(json.loads(pointer.read_text())["model"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            f"{pointer} does not say which model is in service ({type(error).__name__}: {error}); promote one anew"
+        ) from error
 
 
 def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> ProbeViTModel | PtychoNNModel:
@@ -200,8 +208,9 @@ def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> ProbeViTModel | Ptyc
     Parameters
     ----------
     name_or_path:
-        ``"default"``; the name of a file ``<name>.safetensors`` in ``<home>/models``; or a path: a model file of this
-        package (``.safetensors``), or a state dict of a published PtychoNN (``.pth``, ``.pt``).
+        ``"default"``; ``"in-service"``, the promoted one (the default until one is promoted); the name of a file
+        ``<name>.safetensors`` in ``<home>/models``; or a path: a model file of this package (``.safetensors``), or a
+        state dict of a published PtychoNN (``.pth``, ``.pt``).
 
     Raises
     ------
@@ -210,6 +219,8 @@ def load_model(name_or_path: str | Path = DEFAULT_MODEL) -> ProbeViTModel | Ptyc
     FormatError
         When the file is not a model, of another version, or damaged.
     """
+    if str(name_or_path) == IN_SERVICE:
+        name_or_path = _in_service()
     path = Path(name_or_path).expanduser()
     if not path.is_file():
         folders = (SHIPPED, settings().home / "models")

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 
 from ptycho_bluesky.errors import InferenceError
-from ptycho_bluesky.inference._fitting import fit_probe
+from ptycho_bluesky.inference._conditions import PHOTONS, Conditions
 from ptycho_bluesky.inference._model import ProbeViTModel, load_model
-from ptycho_bluesky.inference._simulation import PHOTONS
+from ptycho_bluesky.inference._pairs import TrainingPairs
 from ptycho_bluesky.inference._training import train_network
 from ptycho_bluesky.inference._training_options import TrainingOptions, TrainingState
 from ptycho_bluesky.inference._vit import ProbeViTSizes
@@ -28,21 +28,32 @@ def train(
     sizes: ProbeViTSizes | None = None,
     *,
     probe: npt.NDArray[np.complex64] | None = None,
+    conditions: Conditions | None = None,
+    pairs: TrainingPairs | None = None,
+    start_from: str | Path | ProbeViTModel | None = None,
     checkpoint: str | Path | None = None,
     on_state: Callable[[TrainingState], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> ProbeViTModel:
-    """Train a ProbeViT on simulated frames, write its model file and return it as loaded from there.
+    """Train a ProbeViT, write its model file and return it as loaded from there.
+
+    Frames are simulated, of all kinds of beamlines or of one; or measured, with their reconstruction or without; or
+    both, as ``options.simulated_share`` says.
 
     Parameters
     ----------
     output:
         Model file to write, ``.safetensors``.
     options, sizes:
-        How to train, and the network's shape; None for the defaults.
+        How to train, and the network's shape; None for the defaults, or the shape of `start_from`.
     probe:
-        (modes, H, W) of one beamline, of any frame size: train for it and its like (a cold start without any data);
-        None for probes of all kinds.
+        (modes, H, H) of one beamline: short for ``conditions=Conditions.of(probe, reconstructed=False)``.
+    conditions:
+        Simulate this beamline's frames. None: those of `pairs`, or all kinds of beamlines.
+    pairs:
+        Measured frames.
+    start_from:
+        A model, its name or its file, whose weights to begin with.
     checkpoint:
         Written at every validation; a training that finds it goes on from there.
     on_state:
@@ -53,33 +64,37 @@ def train(
     Raises
     ------
     InferenceError
-        When the probe does not fit the network, the checkpoint belongs to another training, or it diverges.
+        When the arguments do not fit each other, the checkpoint belongs to another training, or it diverges.
     """
-    output, options, sizes = Path(output), options or TrainingOptions(), sizes or ProbeViTSizes()
+    output, options = Path(output), options or TrainingOptions()
     if output.suffix != ".safetensors":
         raise InferenceError(f"the model file is {output}; its name must end in .safetensors")
-    fitted = None
-    if probe is not None:
-        if probe.ndim != 3 or probe.shape[1] != probe.shape[2]:
-            raise InferenceError(f"the probe has shape {probe.shape}; allowed is (modes, H, H)")
-        fitted = fit_probe(probe, probe.shape[-1], sizes.size).probe(probe)
+    if conditions is None and probe is not None:
+        conditions = Conditions.of(probe, reconstructed=False)
+    if conditions is None and pairs is not None:
+        conditions = pairs.conditions()
+    begun = start_from if start_from is None or isinstance(start_from, ProbeViTModel) else load_model(start_from)
+    if begun is not None and not isinstance(begun, ProbeViTModel):
+        raise InferenceError(f"{start_from} is a PtychoNN, which is not trained here; start from a ProbeViT")
     network, state = train_network(
         options,
         sizes,
-        probe=fitted,
+        conditions=conditions,
+        pairs=pairs,
+        start_from=None if begun is None else begun.network,
         checkpoint=None if checkpoint is None else Path(checkpoint),
         on_state=on_state,
         should_stop=should_stop,
     )
-    last = {name: values[-1] for name, values in state.curves.items() if values}
-    beams = "random probes (zone plates, mirrors, pinholes)" if probe is None else "one beamline's probe"
     notes = {
-        "data": f"simulated: random specimens; {PHOTONS[0]:.0e} to {PHOTONS[1]:.0e} photons a frame; dead, hot and "
-        f"masked pixels; frames off centre; probe unlike its design; {beams}",
+        "data": _described(conditions, pairs, options),
         "options": options.model_dump(mode="json"),
         "steps": state.step,
-        "validation": last,
+        "seconds": round(state.seconds, 1),
+        "validation": {name: values[-1] for name, values in state.curves.items() if values},
         "curves": state.curves,
+        "conditions": None if conditions is None else conditions.to_json(),
+        "start_from": None if begun is None else begun.content_hash,
         "versions": {
             "ptycho-bluesky": version("ptycho-bluesky"),
             "torch": str(torch.__version__),
@@ -91,3 +106,19 @@ def train(
     if not isinstance(trained, ProbeViTModel):
         raise InferenceError(f"{output} did not come back as a ProbeViT")
     return trained
+
+
+def _described(conditions: Conditions | None, pairs: TrainingPairs | None, options: TrainingOptions) -> str:
+    """Return in words what the network was trained on."""
+    parts = []
+    if pairs is not None:
+        known = "with their reconstruction" if pairs.objects is not None else "by the forward model alone"
+        parts.append(f"measured: {len(pairs)} frames {known}")
+    if pairs is None or options.simulated_share > 0:
+        low, high = PHOTONS if conditions is None else conditions.photons
+        beams = "random probes (zone plates, mirrors, pinholes)" if conditions is None else "one beamline's probe"
+        parts.append(
+            f"simulated: random specimens; {low:.0e} to {high:.0e} photons a frame; dead, hot and masked pixels; "
+            f"frames off centre; probe unlike its design; {beams}"
+        )
+    return "; ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +19,7 @@ class TrainingOptions(BaseModel):
     """Optimiser steps."""
 
     batch: int = Field(default=32, ge=1, le=4096)
-    """Frames a step."""
+    """Frames a step, of all processes together."""
 
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     """Highest learning rate: reached after 3 % of the steps, then falling to 1 % along a cosine."""
@@ -35,8 +36,21 @@ class TrainingOptions(BaseModel):
     repeats: int = Field(default=3, ge=1, le=1000)
     """How often each simulated frame is used, turned and mirrored anew each time."""
 
+    simulated_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the batches that are simulated where measured pairs are given; without pairs all are."""
+
+    physics: float = Field(default=0.0, ge=0, le=100)
+    """Weight of the misfit of amplitudes behind the probe, which needs no known object, beside the error of the object.
+    Where the object is not known it is all there is, and 0 counts as 1."""
+
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the measured pairs, the last of them, that are never trained on."""
+
     bfloat16: bool = False
-    """Compute in bfloat16: twice as fast where the processor has it, much slower where it has not."""
+    """Mixed precision, bfloat16: twice as fast where the processor has it, much slower where it has not."""
+
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """Where to train; auto: on the GPU where there is one."""
 
     threads: int = Field(default=1, ge=1, le=1024)
     """CPU threads of the optimiser; the frames are simulated in a thread beside it."""
