@@ -151,7 +151,9 @@ def test_turning_probe_and_object_turns_the_frame(turn, size, seed):
     def frame(exit_wave):
         return np.fft.fftshift(np.abs(np.fft.fft2(exit_wave)) ** 2)
 
-    np.testing.assert_allclose(frame(turned(wave, np.array(turn))), turned(frame(wave), np.array(turn)), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        frame(turned(wave, np.array(turn))), turned(frame(wave), np.array(turn)), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_measures():
