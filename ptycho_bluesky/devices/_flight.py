@@ -63,18 +63,18 @@ class Flight:
     ) -> None:
         self._begins, self._exposure_s, self._take, self._over = begins, exposure_s, take, over
         self._changed = threading.Condition(threading.RLock())
-        self._zero, self._paused, self._ended = 0.0, False, False
+        self._zero, self._started, self._paused, self._ended = 0.0, False, False, False
         self.taken = 0
         self._thread = threading.Thread(target=self._run, name="ptycho-bluesky-flight", daemon=True)
 
     @property
     def flying(self) -> bool:
         """True from the start to the end, in a pause too."""
-        return self._thread.is_alive()
+        return self._started and not self._ended
 
     def start(self) -> None:
         """Begin to fly."""
-        self._zero = time.monotonic()
+        self._zero, self._started = time.monotonic(), True
         self._thread.start()
 
     def pause(self) -> None:

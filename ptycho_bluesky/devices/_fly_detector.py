@@ -95,8 +95,8 @@ class FlyingDetector:
         """
         with self._frame_lock:
             stream, flight = self._stream, self._flight
-            if stream is None or flight is None or stream.written + len(frames) > self._wanted:
-                armed = 0 if stream is None or flight is None else self._wanted - stream.written
+            armed = 0 if stream is None or flight is None or flight.done else self._wanted - stream.written
+            if stream is None or len(frames) > armed:
                 raise DeviceError(f"{self.name} was triggered for {len(frames)} frames; it is armed for {armed}")
             stream.append({self.image.name: frames})
             finished = stream.written == self._wanted
@@ -104,10 +104,9 @@ class FlyingDetector:
         if finished:
             flight.set_finished()
 
-    def end_flight(self, error: DeviceError | None) -> None:
+    def end_flight(self, error: Exception | None) -> None:
         """End a flight early: as done where `error` is None, else with it."""
-        with self._frame_lock:
-            flight, self._flight = self._flight, None
+        flight = self._flight
         if flight is None or flight.done:
             return
         if error is None:
@@ -135,7 +134,7 @@ class FlyingDetector:
         """End what flies, and close the file."""
         self.end_flight(DeviceError(f"{self.name} was unstaged in flight"))
         with self._frame_lock:
-            stream, self._stream, self._wanted = self._stream, None, 0
+            stream, self._stream, self._wanted, self._flight = self._stream, None, 0, None
         if stream is not None:
             stream.close()
 

@@ -246,5 +246,7 @@ class SimulatedFlyer(Device):  # type: ignore[misc]
             return
         if error is None:
             status.set_finished()
-        else:
-            status.set_exception(error)
+            return
+        status.set_exception(error)
+        for detector in self.detectors:  # they wait for triggers that will not come
+            detector.end_flight(error)
