@@ -6,9 +6,10 @@ Tiled is away, with the one that is in service.
 """
 
 from ptycho_bluesky.catalog._client import PtychoReconstruction
-from ptycho_bluesky.catalog._connect import connect, find_run
+from ptycho_bluesky.catalog._connect import RAW, connect, find_run
 from ptycho_bluesky.catalog._dataset import dataset_from_run
 from ptycho_bluesky.catalog._embedded import stop_server
+from ptycho_bluesky.catalog._export import export_run
 from ptycho_bluesky.catalog._frames import TiledFrames, frames
 from ptycho_bluesky.catalog._library import ModelLibrary, probe_hash
 from ptycho_bluesky.catalog._model_record import GateVerdict, ModelRecord, ServiceEvent
@@ -19,22 +20,29 @@ from ptycho_bluesky.catalog._models import (
     register_model,
     register_waiting_models,
 )
+from ptycho_bluesky.catalog._queries import CampaignRuns, ReconstructionsBy, ReconstructionsOf, ResolvedTo
 from ptycho_bluesky.catalog._register import content_hash, find_reconstructions, register_reconstruction
 from ptycho_bluesky.catalog._service import in_service, install, promote, rollback, service_history, whoami
 from ptycho_bluesky.catalog._writer import RunWriter, resend_backups, tiled_writer
 
 __all__ = [
+    "RAW",
+    "CampaignRuns",
     "GateVerdict",
     "ModelLibrary",
     "ModelRecord",
     "PtychoModel",
     "PtychoReconstruction",
+    "ReconstructionsBy",
+    "ReconstructionsOf",
+    "ResolvedTo",
     "RunWriter",
     "ServiceEvent",
     "TiledFrames",
     "connect",
     "content_hash",
     "dataset_from_run",
+    "export_run",
     "fetch_model",
     "find_models",
     "find_reconstructions",

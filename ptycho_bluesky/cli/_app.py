@@ -13,6 +13,7 @@ from ptycho_bluesky.cli._check import check_command
 from ptycho_bluesky.cli._convert import convert
 from ptycho_bluesky.cli._demo import demo
 from ptycho_bluesky.cli._doctor import doctor
+from ptycho_bluesky.cli._export import export
 from ptycho_bluesky.cli._infer import infer_command
 from ptycho_bluesky.cli._jobs import app as jobs
 from ptycho_bluesky.cli._reconstruct import reconstruct_command
@@ -38,6 +39,7 @@ app.command("check")(check_command)
 app.command("infer")(infer_command)
 app.command("train")(train_command)
 app.command("convert")(convert)
+app.command("export")(export)
 app.command("doctor")(doctor)
 app.command("bench", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(bench)
 app.add_typer(jobs, name="jobs")

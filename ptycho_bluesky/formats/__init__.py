@@ -9,7 +9,7 @@ from ptycho_bluesky.formats._hdf5 import Hdf5Frames
 from ptycho_bluesky.formats._identify import KNOWN_FORMATS, KNOWN_RESULTS, FileKind, identify
 from ptycho_bluesky.formats._joined import JoinedFrames
 from ptycho_bluesky.formats._load import DatasetFormat, load_dataset, save_dataset
-from ptycho_bluesky.formats._result import ResultFormat, read_reconstruction, write_reconstruction
+from ptycho_bluesky.formats._result import ResultFormat, read_reconstruction, save_together, write_reconstruction
 from ptycho_bluesky.formats._view import FrameView
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "load_dataset",
     "read_reconstruction",
     "save_dataset",
+    "save_together",
     "write_reconstruction",
 ]

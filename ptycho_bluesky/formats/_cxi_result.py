@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 
 from ptycho_bluesky.errors import FormatError
-from ptycho_bluesky.experiment import HC_KEV_M, Reconstruction
+from ptycho_bluesky.experiment import HC_KEV_M, PtychoDataset, Reconstruction
 from ptycho_bluesky.formats._cxi import DETECTOR, JOULE_PER_KEV, SOURCE, TRANSLATION, energy_kev, number, si, text
-from ptycho_bluesky.formats._cxi_write import in_metres, translations
+from ptycho_bluesky.formats._cxi_write import fill_cxi, in_metres, translations
 from ptycho_bluesky.formats._fields import keep_hdf5, kept_hdf5, values_of
 from ptycho_bluesky.formats._foreign import (
     FoundResult,
@@ -28,10 +28,12 @@ from ptycho_bluesky.formats._foreign import (
 from ptycho_bluesky.formats._hdf5 import new_hdf5
 from ptycho_bluesky.formats._product import center_of, origin_of
 
-__all__ = ["read_cxi_result", "write_cxi_result"]
+__all__ = ["read_cxi_result", "write_cxi_result", "write_cxi_together"]
 
 HELD = {"object", "probe", "positions", "origin", "pixel_size_m", "errors", "opr_modes", "opr_weights"}
 MORE = "entry_1/ptychodus/"
+RESULT = "result"
+"""Part of our own group that belongs to the result, where a measurement is in the same file."""
 IMAGES = ("entry_1/image_1/", "entry_1/image_2/")
 
 
@@ -44,7 +46,50 @@ def write_cxi_result(path: Path, rec: Reconstruction) -> None:
         When the positions are in pixels, or the file cannot be written.
     """
     pixel = in_metres(path, "CXI", rec.pixel_size_m)
-    geometry, (probe, weights) = geometry_of(rec), coherent_of(rec)
+    geometry = geometry_of(rec)
+    with new_hdf5(path) as file:
+        file["cxi_version"], file["number_of_entries"] = 160, 1
+        file["entry_1/title"] = str(rec.provenance.get("dataset", path.stem))
+        file[TRANSLATION[1]] = translations(rec.positions)
+        file["entry_1/data_1/translation"] = h5py.SoftLink(f"/{TRANSLATION[1]}")
+        detector, source = file.create_group(DETECTOR), file.create_group(SOURCE)
+        detector["distance"] = 0.0 if geometry is None else geometry.distance_m
+        source["energy"] = 0.0 if geometry is None else geometry.energy_kev * JOULE_PER_KEV
+        if geometry is not None:
+            source["wavelength"] = HC_KEV_M / geometry.energy_kev
+            detector["x_pixel_size"] = detector["y_pixel_size"] = geometry.detector_pixel_m
+        _fill_images(file, rec, pixel)
+        source["illumination"] = h5py.SoftLink(f"/{IMAGES[0]}data")
+        keep_hdf5(path, file, "CXI", values_of(rec, HELD))
+
+
+def write_cxi_together(path: Path, dataset: PtychoDataset, rec: Reconstruction) -> None:
+    """Write a measurement as NXcxi_ptycho and its result beside it, as ``image_1`` (probe) and ``image_2`` (object).
+
+    The translations are the measured ones; those that the reconstruction refined stand with what CXI has no place for.
+
+    Raises
+    ------
+    FormatError
+        When positions are in pixels, pixel sizes differ, or the file cannot be written.
+    """
+    pixel = in_metres(path, "CXI", rec.pixel_size_m)
+    measured = in_metres(path, "NXcxi_ptycho", dataset.pixel_size_m)
+    if abs(pixel / measured - 1) > 1e-3 or len(rec.positions) != len(dataset):
+        raise FormatError(
+            f"{path} was not written: the result has {len(rec.positions)} positions and pixels of {pixel:.4g} m, the "
+            f"measurement {len(dataset)} frames and {measured:.4g} m; a result stands beside its own measurement alone"
+        )
+    with new_hdf5(path) as file:
+        fill_cxi(path, file, dataset, nexus=True)
+        _fill_images(file, rec, pixel)
+        for image in IMAGES:
+            file[image].attrs["NX_class"] = "NXcollection"
+        keep_hdf5(path, file, "CXI", values_of(rec, HELD - {"positions"}), part=RESULT)
+
+
+def _fill_images(file: h5py.File, rec: Reconstruction, pixel: float) -> None:
+    probe, weights = coherent_of(rec)
     row, column = center_of(rec)
     more: dict[str, Any] = {
         "probe_position_indexes": np.arange(len(rec.positions)),
@@ -60,30 +105,15 @@ def write_cxi_result(path: Path, rec: Reconstruction) -> None:
         more["opr_weights"] = weights
     if len(rec.object) > 1:
         more["object_layer_spacing_m"] = layers_of(rec)
-    with new_hdf5(path) as file:
-        file["cxi_version"], file["number_of_entries"] = 160, 1
-        file["entry_1/title"] = str(rec.provenance.get("dataset", path.stem))
-        file[TRANSLATION[1]] = translations(rec.positions)
-        file["entry_1/data_1/translation"] = h5py.SoftLink(f"/{TRANSLATION[1]}")
-        detector, source = file.create_group(DETECTOR), file.create_group(SOURCE)
-        detector["distance"] = 0.0 if geometry is None else geometry.distance_m
-        source["energy"] = 0.0 if geometry is None else geometry.energy_kev * JOULE_PER_KEV
-        if geometry is not None:
-            source["wavelength"] = HC_KEV_M / geometry.energy_kev
-            detector["x_pixel_size"] = detector["y_pixel_size"] = geometry.detector_pixel_m
-        for image, data, axes in zip(
-            IMAGES, (probe, rec.object), ("coherent:incoherent:y:x", "layer:y:x"), strict=True
-        ):
-            group = file.create_group(image)
-            group["data"] = data
-            group["data"].attrs["axes"] = axes
-            group["data_space"] = "real"
-            group["image_size"] = np.array([data.shape[-1] * pixel, data.shape[-2] * pixel, 0.0])
-        source["illumination"] = h5py.SoftLink(f"/{IMAGES[0]}data")
-        file["entry_1/process_1/program"] = "ptycho-bluesky"
-        for key, value in more.items():
-            file[MORE + key] = value
-        keep_hdf5(path, file, "CXI", values_of(rec, HELD))
+    for image, data, axes in zip(IMAGES, (probe, rec.object), ("coherent:incoherent:y:x", "layer:y:x"), strict=True):
+        group = file.create_group(image)
+        group["data"] = data
+        group["data"].attrs["axes"] = axes
+        group["data_space"] = "real"
+        group["image_size"] = np.array([data.shape[-1] * pixel, data.shape[-2] * pixel, 0.0])
+    file["entry_1/process_1/program"] = "ptycho-bluesky"
+    for key, value in more.items():
+        file[MORE + key] = value
 
 
 def read_cxi_result(path: Path, file: h5py.File) -> Reconstruction:
@@ -117,7 +147,7 @@ def read_cxi_result(path: Path, file: h5py.File) -> Reconstruction:
         distance_m=number(path, file, DETECTOR + "distance") or None,
         notes={"slice_distances_m": np.ravel(spacing).tolist()} if np.size(spacing) else {},
     )
-    return assemble_result(path, found, kept_hdf5(file))
+    return assemble_result(path, found, kept_hdf5(file, RESULT) or kept_hdf5(file))
 
 
 def _image(path: Path, file: h5py.File, image: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from ptycho_bluesky.formats._cxi import BEAM, DETECTOR, JOULE_PER_KEV, SOURCE
 from ptycho_bluesky.formats._fields import keep_hdf5
 from ptycho_bluesky.formats._hdf5 import new_hdf5, write_frames
 
-__all__ = ["geometry_kept", "in_metres", "translations", "write_cxi"]
+__all__ = ["fill_cxi", "geometry_kept", "in_metres", "translations", "write_cxi"]
 
 SAMPLE = "entry_1/sample_1/"
 CLASSES = {
@@ -82,28 +82,36 @@ def write_cxi(path: Path, dataset: PtychoDataset, nexus: bool) -> None:
     FormatError
         When the positions are in pixels, or the file cannot be written.
     """
-    layout = "NXcxi_ptycho" if nexus else "CXI"
-    in_metres(path, layout, dataset.pixel_size_m)
+    in_metres(path, _name(nexus), dataset.pixel_size_m)
     with new_hdf5(path) as file:
-        file["cxi_version"], file["number_of_entries"] = 160, 1
-        file["entry_1/title"] = dataset.name
-        write_frames(file.create_group(DETECTOR), "data", dataset)
-        file[SAMPLE + "geometry_1/translation"] = translations(dataset.positions)
-        for group in ("entry_1/data_1", "entry_1/instrument_1/detector_1"):
-            file.require_group(group)["translation"] = h5py.SoftLink(f"/{SAMPLE}geometry_1/translation")
-        file["entry_1/data_1/data"] = h5py.SoftLink(f"/{DETECTOR}data")
-        if dataset.mask is not None:
-            file[DETECTOR + "mask"] = dataset.mask.astype(np.uint32)
-        if dataset.probe is not None:
-            file[SOURCE + "illumination"] = dataset.probe
-        if dataset.geometry is not None:
-            _geometry(file, dataset.geometry, nexus)
-        kept = geometry_kept(dataset)
-        if nexus:
-            if dataset.geometry is not None and dataset.geometry.beam_center_px is not None:
-                del kept["beam_center_px"]
-            _nexus(file, dataset)
-        keep_hdf5(path, file, layout, kept)
+        fill_cxi(path, file, dataset, nexus)
+
+
+def _name(nexus: bool) -> str:
+    return "NXcxi_ptycho" if nexus else "CXI"
+
+
+def fill_cxi(path: Path, file: h5py.File, dataset: PtychoDataset, nexus: bool) -> None:
+    """Put `dataset` into an empty file."""
+    file["cxi_version"], file["number_of_entries"] = 160, 1
+    file["entry_1/title"] = dataset.name
+    write_frames(file.create_group(DETECTOR), "data", dataset)
+    file[SAMPLE + "geometry_1/translation"] = translations(dataset.positions)
+    for group in ("entry_1/data_1", "entry_1/instrument_1/detector_1"):
+        file.require_group(group)["translation"] = h5py.SoftLink(f"/{SAMPLE}geometry_1/translation")
+    file["entry_1/data_1/data"] = h5py.SoftLink(f"/{DETECTOR}data")
+    if dataset.mask is not None:
+        file[DETECTOR + "mask"] = dataset.mask.astype(np.uint32)
+    if dataset.probe is not None:
+        file[SOURCE + "illumination"] = dataset.probe
+    if dataset.geometry is not None:
+        _geometry(file, dataset.geometry, nexus)
+    kept = geometry_kept(dataset)
+    if nexus:
+        if dataset.geometry is not None and dataset.geometry.beam_center_px is not None:
+            del kept["beam_center_px"]
+        _nexus(file, dataset)
+    keep_hdf5(path, file, _name(nexus), kept)
 
 
 def _geometry(file: h5py.File, geometry: Geometry, nexus: bool) -> None:

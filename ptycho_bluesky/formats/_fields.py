@@ -94,16 +94,17 @@ def record(path: Path, kind: type[Record], values: Mapping[str, Any]) -> Record:
     return kind(**given)
 
 
-def keep_hdf5(path: Path, file: h5py.File, layout: str, values: Mapping[str, Any]) -> None:
-    """Write what `layout` has no place for into a group of our own, and say so in the log."""
+def keep_hdf5(path: Path, file: h5py.File, layout: str, values: Mapping[str, Any], part: str = "") -> None:
+    """Write what `layout` has no place for into (a part of) a group of our own, and say so in the log."""
     if values:
         _say(path, layout, values)
-        put(path, file.create_group(KEPT), values)
+        put(path, file.require_group(f"{KEPT}/{part}"), values)
 
 
-def kept_hdf5(file: h5py.File) -> dict[str, Any]:
+def kept_hdf5(file: h5py.File, part: str = "") -> dict[str, Any]:
     """Return what :func:`keep_hdf5` wrote; nothing where another program wrote the file."""
-    return take(file[KEPT]) if KEPT in file else {}
+    group = f"{KEPT}/{part}"
+    return take(file[group]) if group in file else {}
 
 
 def keep_npz(path: Path, layout: str, values: Mapping[str, Any]) -> dict[str, Any]:

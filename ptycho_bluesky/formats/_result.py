@@ -11,8 +11,8 @@ from typing import Any, Literal
 import h5py
 
 from ptycho_bluesky.errors import FormatError
-from ptycho_bluesky.experiment import Reconstruction
-from ptycho_bluesky.formats._cxi_result import read_cxi_result, write_cxi_result
+from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
+from ptycho_bluesky.formats._cxi_result import read_cxi_result, write_cxi_result, write_cxi_together
 from ptycho_bluesky.formats._fold_slice import read_fold_slice
 from ptycho_bluesky.formats._hdf5 import open_hdf5
 from ptycho_bluesky.formats._identify import KNOWN_RESULTS, identify
@@ -20,7 +20,7 @@ from ptycho_bluesky.formats._own import read_own, write_own
 from ptycho_bluesky.formats._product import read_product, read_product_npz, write_product, write_product_npz
 from ptycho_bluesky.formats._ptyr import read_ptyr, write_ptyr
 
-__all__ = ["ResultFormat", "read_reconstruction", "write_reconstruction"]
+__all__ = ["ResultFormat", "read_reconstruction", "save_together", "write_reconstruction"]
 
 ResultFormat = Literal["hdf5", "cxi", "ptyr", "product", "product-npz"]
 """Layouts that :func:`write_reconstruction` writes."""
@@ -75,6 +75,28 @@ def write_reconstruction(path: str | Path, reconstruction: Reconstruction, forma
     if chosen not in WRITERS:
         raise FormatError(f"{path} was not written: format is {chosen!r}; allowed for results are {', '.join(WRITERS)}")
     WRITERS[chosen](path, reconstruction)
+
+
+def save_together(path: str | Path, dataset: PtychoDataset, reconstruction: Reconstruction) -> None:
+    """Write a measurement and its result to one NXcxi_ptycho file, for this program and others.
+
+    :func:`load_dataset` gives the measurement back and :func:`read_reconstruction` the result, without loss.
+
+    Parameters
+    ----------
+    path:
+        Of the file, in a folder that exists; replaced where it is there, when the new one is whole.
+    dataset:
+        Measurement with positions in metres.
+    reconstruction:
+        What was made from it: a position for each frame, the same pixel size.
+
+    Raises
+    ------
+    FormatError
+        When the two do not belong together, positions are in pixels, or the file cannot be written.
+    """
+    write_cxi_together(Path(path).expanduser(), dataset, reconstruction)
 
 
 def read_reconstruction(path: str | Path) -> Reconstruction:
