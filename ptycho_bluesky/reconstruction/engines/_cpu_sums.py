@@ -16,9 +16,9 @@ from ptycho_bluesky.reconstruction.engines._batch_model import ModelTensors
 from ptycho_bluesky.reconstruction.engines._sums import TINY, Direction, SlopeSums
 from ptycho_bluesky.reconstruction.kernels import _gradients as passes
 from ptycho_bluesky.reconstruction.kernels import _strips as layout
-from ptycho_bluesky.reconstruction.kernels._lanes import LANES, aligned
 from ptycho_bluesky.reconstruction.kernels._numba import CpuKernels
 from ptycho_bluesky.reconstruction.kernels._waves import Noise
+from ptycho_bluesky.transforms import LANES, aligned
 
 __all__ = ["CpuSums"]
 

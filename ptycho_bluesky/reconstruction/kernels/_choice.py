@@ -55,7 +55,7 @@ def takes_numba(problem: Problem, device: str, backend: Backend) -> bool:
         )
     if not asked and (backend != "auto" or device != "cpu" or thick):
         return False
-    from ptycho_bluesky.reconstruction.kernels._fft import can_transform  # numba takes a second to import
+    from ptycho_bluesky.transforms import can_transform  # numba takes a second to import
 
     size = problem.amplitudes.size
     if asked and not can_transform(size):

@@ -11,18 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ptycho_bluesky.reconstruction.kernels._fft import forward, inverse
-from ptycho_bluesky.reconstruction.kernels._lanes import (
-    LANES,
-    larger,
-    load,
-    logarithm,
-    root,
-    splat,
-    store,
-    total,
-    where_bad,
-)
 from ptycho_bluesky.reconstruction.kernels._passes import (
     begin,
     exit_strip,
@@ -35,6 +23,19 @@ from ptycho_bluesky.reconstruction.kernels._passes import (
     to_waves,
 )
 from ptycho_bluesky.reconstruction.kernels._strips import cached
+from ptycho_bluesky.transforms import (
+    LANES,
+    forward,
+    inverse,
+    larger,
+    load,
+    logarithm,
+    root,
+    splat,
+    store,
+    total,
+    where_bad,
+)
 
 __all__ = ["Detector", "Gradient", "curvature", "slope"]
 

@@ -16,8 +16,8 @@ from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.kernels import _passes as passes
 from ptycho_bluesky.reconstruction.kernels import _strips as layout
-from ptycho_bluesky.reconstruction.kernels._lanes import LANES, aligned
 from ptycho_bluesky.reconstruction.kernels._protocol import Steps, Swept
+from ptycho_bluesky.transforms import LANES, aligned
 
 __all__ = ["CpuKernels"]
 

@@ -16,10 +16,13 @@ from typing import Any, NamedTuple, TypeVar
 import numba
 import numpy as np
 
-from ptycho_bluesky.reconstruction.kernels._fft import FASTMATH, forward, inverse
-from ptycho_bluesky.reconstruction.kernels._lanes import (
+from ptycho_bluesky.reconstruction.kernels._strips import cached
+from ptycho_bluesky.transforms import (
+    FASTMATH,
     LANES,
+    forward,
     highest,
+    inverse,
     larger,
     load,
     root,
@@ -30,7 +33,6 @@ from ptycho_bluesky.reconstruction.kernels._lanes import (
     transpose_rows,
     where_bad,
 )
-from ptycho_bluesky.reconstruction.kernels._strips import cached
 
 __all__ = [
     "Pace",

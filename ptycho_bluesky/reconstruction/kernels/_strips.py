@@ -1,8 +1,9 @@
 """How the CPU kernels lay out waves, probe and object, and the ways there and back.
 
 Waves are planar and cut into strips of 16 columns, (..., strips, rows, 2, 16) float32 with `rows` a multiple of 16 (see
-:mod:`_fft`); what pads a frame to whole strips is zero. A tile, part of the object, is (Y + 2, 2, X + 18) float32: of
-each row the real parts, then the imaginary ones, with one pixel around it and a strip's room to the right.
+:mod:`ptycho_bluesky.transforms`); what pads a frame to whole strips is zero. A tile, part of the object, is
+(Y + 2, 2, X + 18) float32: of each row the real parts, then the imaginary ones, with one pixel around it and a strip's
+room to the right.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from ptycho_bluesky.reconstruction.kernels._fft import FASTMATH, Plan, plan_for
-from ptycho_bluesky.reconstruction.kernels._lanes import LANES, aligned, load, store
+from ptycho_bluesky.transforms import FASTMATH, LANES, Plan, aligned, load, plan_for, store
 
 __all__ = [
     "Optics",

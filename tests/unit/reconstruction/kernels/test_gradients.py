@@ -18,7 +18,7 @@ from ptycho_bluesky.reconstruction.engines._batch_model import BatchProblem
 from ptycho_bluesky.reconstruction.engines._cpu_sums import CpuSums
 from ptycho_bluesky.reconstruction.engines._likelihood import Likelihood, Point
 from ptycho_bluesky.reconstruction.kernels import _strips as layout
-from ptycho_bluesky.reconstruction.kernels._lanes import load, logarithm, store
+from ptycho_bluesky.transforms import load, logarithm, store
 
 GEOMETRY = Geometry(energy_kev=8.8, distance_m=0.475, detector_pixel_m=75e-6)
 NEAR = {"pixel_size_m": 1e-7, "wavelength_m": 1e-10, "distance_m": 2e-3}

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_bluesky.reconstruction.kernels._fft import RADICES, can_transform, forward, inverse, plan_for
-from ptycho_bluesky.reconstruction.kernels._lanes import aligned
+from ptycho_bluesky.transforms import RADICES, aligned, can_transform, forward, inverse, plan_for
 
 LENGTHS = [length for length in range(2, 1100) if can_transform(length)]
 

@@ -24,7 +24,7 @@ from llvmlite.binding import add_symbol
 from numba import types
 from numba.core import cgutils
 
-from ptycho_bluesky.reconstruction.kernels._lanes import LANES, REAL, VECTOR, at, emitted, put, spread
+from ptycho_bluesky.transforms._lanes import LANES, REAL, VECTOR, at, emitted, put, spread
 
 __all__ = ["FASTMATH", "RADICES", "Plan", "can_transform", "forward", "inverse", "plan_for"]
 
