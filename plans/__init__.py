@@ -1,10 +1,12 @@
-"""Bluesky plans for ptychography: :func:`ptycho_scan`, the stubs it is made of, and what a scan would cost."""
+"""Bluesky plans for ptychography: in steps and in flight, campaigns of them, what they would cost, and their parts."""
 
 if __name__ == "plans":
     raise ImportError("import 'ptycho_bluesky.plans', not 'plans'")
 
 from ptycho_bluesky.plans._arguments import PATTERNS, device_positions, metadata_from, pattern_from
 from ptycho_bluesky.plans._estimate import ScanEstimate, estimate_scan
+from ptycho_bluesky.plans._flight import fly_flight, prepare_flight
+from ptycho_bluesky.plans._fly import fly_path, ptycho_fly
 from ptycho_bluesky.plans._scan import MIN_OVERLAP, ptycho_scan
 from ptycho_bluesky.plans._stubs import halt, move_and_read, save_once_wrapper
 
@@ -14,10 +16,14 @@ __all__ = [
     "ScanEstimate",
     "device_positions",
     "estimate_scan",
+    "fly_flight",
+    "fly_path",
     "halt",
     "metadata_from",
     "move_and_read",
     "pattern_from",
+    "prepare_flight",
+    "ptycho_fly",
     "ptycho_scan",
     "save_once_wrapper",
 ]

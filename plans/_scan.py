@@ -3,19 +3,20 @@
 # No "from __future__ import annotations" here: the queue server reads the annotations, and cannot as strings.
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable, Readable
 
-from ptycho_bluesky.errors import PlanError, report
-from ptycho_bluesky.experiment import PatternInfo, PtychographyMetadata, ScanPattern
-from ptycho_bluesky.plans._arguments import device_positions, metadata_from, overlap_of, pattern_from
-from ptycho_bluesky.plans._checks import scan_faults
+from ptycho_bluesky.config import ScanLimits
+from ptycho_bluesky.experiment import PtychographyMetadata, ScanPattern
+from ptycho_bluesky.plans._arguments import device_positions, metadata_from, pattern_from
+from ptycho_bluesky.plans._limits import limits_from
+from ptycho_bluesky.plans._start import Scan, checked
 from ptycho_bluesky.plans._stubs import halt, move_and_read, save_once_wrapper
 
-__all__ = ["MIN_OVERLAP", "ptycho_scan"]
+__all__ = ["MIN_OVERLAP", "ptycho_scan", "run_steps"]
 
 MIN_OVERLAP = 0.4
 """Linear overlap below which a scan is refused: about 0.6 reconstructs best, and much less fails (Bunk et al.,
@@ -32,14 +33,15 @@ def ptycho_scan(
     md: dict[str, Any] | None = None,
     per_step: Callable[..., Generator[Any, Any, Any]] | None = None,
     min_overlap: float | None = MIN_OVERLAP,
+    limits: ScanLimits | dict[str, Any] | None = None,
     return_to_start: bool = False,
 ) -> Generator[Any, Any, str]:
     """Measure a frame at every position of a scan pattern.
 
-    Everything is checked before anything moves or any document is made: metadata, data keys, limits of both axes and
-    overlap; all faults come in one error. There is a checkpoint at every point, and pausing neither loses nor repeats
-    one. However the scan ends, both axes stand still, the devices are unstaged, and the run is closed with as many
-    events as were measured: a usable dataset.
+    Everything is checked before anything moves or any document is made: metadata, data keys, limits of both axes,
+    overlap, and what the scan would cost in time, dose and data; all faults come in one error. There is a checkpoint
+    at every point, and pausing neither loses nor repeats one. However the scan ends, both axes stand still, the
+    devices are unstaged, and the run is closed with as many events as were measured: a usable dataset.
 
     Parameters
     ----------
@@ -60,6 +62,8 @@ def ptycho_scan(
     min_overlap : float or None
         Least linear overlap of neighbouring probes, ``1 - step / diameter``; 0.4 unless told. None for no check;
         there is none either where ``metadata.probe_diameter_m`` is not known.
+    limits : ScanLimits or dict, optional
+        What the scan may cost, e.g. ``{"max_seconds": 3600, "max_dose_gy": 1e7}``; those of the settings where None.
     return_to_start : bool
         Whether the axes go back to where they were, after an abort too.
 
@@ -79,20 +83,32 @@ def ptycho_scan(
     >>> b = simulated_beamline()
     >>> RE(ptycho_scan([b.detector], b.stage.y, b.stage.x, b.pattern, metadata=b.metadata))  # doctest: +SKIP
     """
-    detectors, pattern, metadata = list(detectors), pattern_from(pattern), metadata_from(metadata)
-    overlap = overlap_of(pattern, metadata)
-    faults = yield from scan_faults(detectors, y, x, pattern, metadata, md or {}, overlap, min_overlap)
-    if faults:
-        raise PlanError(report("scan refused, nothing has moved", faults))
-    positions = device_positions(pattern, metadata)
-    block = metadata.model_copy(update={"pattern": _pattern_info(pattern, overlap)})
-    start = _start_metadata(detectors, y, x, pattern, block, positions)
+    scan = Scan(
+        list(detectors),
+        y,
+        x,
+        pattern_from(pattern),
+        metadata_from(metadata),
+        md or {},
+        limits_from(limits),
+        min_overlap,
+    )
+    return (yield from run_steps(scan, "ptycho_scan", per_step, return_to_start))
+
+
+def run_steps(
+    scan: Scan, plan_name: str, per_step: Callable[..., Generator[Any, Any, Any]] | None, return_to_start: bool
+) -> Generator[Any, Any, str]:
+    """Check a step scan, measure it as one run, and return its uid."""
+    detectors, y, x = scan.detectors, scan.y, scan.x
+    start = yield from checked(scan, plan_name)
     start["plan_args"] |= {
         "per_step": repr(per_step),
-        "min_overlap": min_overlap,
+        "min_overlap": scan.min_overlap,
         "return_to_start": return_to_start,
     }
-    start |= md or {}
+    start |= scan.md
+    positions = device_positions(scan.pattern, scan.metadata)
     step, pos_cache = per_step or move_and_read, defaultdict[Any, Any](lambda: None)
 
     def points() -> Generator[Any, Any, None]:
@@ -105,49 +121,3 @@ def ptycho_scan(
     if return_to_start:
         plan = bpp.reset_positions_wrapper(plan, [y, x])
     return str((yield from plan))
-
-
-def _start_metadata(
-    detectors: Sequence[Any],
-    y: Any,
-    x: Any,
-    pattern: ScanPattern,
-    metadata: PtychographyMetadata,
-    positions: Any,
-) -> dict[str, Any]:
-    """Return what the start document says of the scan, the way Bluesky's own plans do."""
-    hints: dict[str, Any] = {"dimensions": [([key], "primary") for key in metadata.position_keys]}
-    start: dict[str, Any] = {
-        "plan_name": "ptycho_scan",
-        "plan_args": {
-            "detectors": list(map(repr, detectors)),
-            "y": repr(y),
-            "x": repr(x),
-            "pattern": {"name": pattern.name, **pattern.parameters},
-        },
-        "plan_pattern": pattern.name,
-        "detectors": [device.name for device in detectors],
-        "motors": (y.name, x.name),
-        "num_points": len(pattern),
-        "num_intervals": len(pattern) - 1,
-        "extents": tuple(_extents(pattern, positions)),
-        "hints": hints,
-        "ptychography": metadata.to_start(),
-    }
-    if pattern.shape is not None:
-        hints["gridding"] = "rectilinear"
-        start |= {"shape": tuple(pattern.shape), "snaking": (False, pattern.snaking)}
-    return start
-
-
-def _pattern_info(pattern: ScanPattern, overlap: float | None) -> PatternInfo:
-    return PatternInfo(name=pattern.name, parameters=pattern.parameters, num_points=len(pattern), overlap=overlap)
-
-
-def _extents(pattern: ScanPattern, positions: Any) -> list[list[float]]:
-    """Return first and last value of y and x: of a grid in the order of its rows and columns, else from low to high."""
-    if pattern.shape is None:
-        return [[float(axis.min()), float(axis.max())] for axis in positions.T]
-    columns = pattern.shape[1]
-    ends: Mapping[int, Any] = {0: positions[[0, -1], 0], 1: positions[[0, columns - 1], 1]}
-    return [[float(v) for v in ends[axis]] for axis in (0, 1)]

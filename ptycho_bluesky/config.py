@@ -8,18 +8,39 @@ from functools import cache
 from pathlib import Path
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from ptycho_bluesky.errors import ConfigurationError, report
 
-__all__ = ["Settings", "settings"]
+__all__ = ["ScanLimits", "Settings", "settings"]
 
 
 def _settings_file() -> Path:
     given = os.environ.get("PTYCHO_BLUESKY_CONFIG")
     return Path(given) if given else platformdirs.user_config_path("ptycho-bluesky") / "settings.toml"
+
+
+class ScanLimits(BaseModel):
+    """What a scan may cost; one that would pass a limit, or cannot be told not to, is refused before anything moves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Of the whole scan, seconds; None for no limit, here and below."""
+
+    max_fluence_photons_m2: float | None = Field(default=None, gt=0)
+    """Photons per square metre of the scanned field."""
+
+    max_dose_gy: float | None = Field(default=None, gt=0)
+    """Energy absorbed by the sample's mass, gray."""
+
+    max_data_bytes: int | None = Field(default=None, gt=0)
+    """Of the frames, uncompressed."""
+
+    min_overlap: float | None = Field(default=None, ge=0, lt=1)
+    """Linear overlap of neighbouring probes."""
 
 
 class Settings(BaseSettings):
@@ -48,6 +69,9 @@ class Settings(BaseSettings):
 
     tiled_patience_s: float = Field(default=30.0, gt=0)
     """Seconds that a finished job waits for Tiled; after that its result stays in its folder until Tiled is back."""
+
+    limits: ScanLimits = ScanLimits()
+    """What a scan may cost, where the plan is given no limits; in the environment as JSON."""
 
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """CPU threads that a reconstruction or a training may use."""

@@ -67,6 +67,9 @@ class PtychographyMetadata(BaseModel):
     saturation: float | None = Field(default=None, gt=0)
     """Count from which on a pixel is saturated, and is treated as bad."""
 
+    sample_mass_attenuation_m2_kg: float | None = Field(default=None, gt=0)
+    """Mass energy-absorption coefficient of the sample at this energy, m2/kg; for dose."""
+
     dark_uid: str | None = None
     """Run that holds the dark frames."""
 
@@ -140,9 +143,7 @@ class PtychographyMetadata(BaseModel):
             "probe: with its optics or a file the reconstruction starts from the right probe": self.probe,
             "probe_diameter_m: for overlap and dose": self.probe_diameter_m,
             "exposure_s: for counts per second and dose": self.exposure_s,
-            "geometry.beam_center_px: the frame's middle is taken": None
-            if geometry is None
-            else geometry.beam_center_px,
+            "geometry.beam_center_px: the frame's middle is taken": center,
             "mask_uri: bad pixels count as measured": self.mask_uri,
             "saturation: saturated pixels count as measured": self.saturation,
             "position_source: encoder, readback or setpoint": self.position_source,
