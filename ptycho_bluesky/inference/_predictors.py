@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ptycho_bluesky.errors import InferenceError
+from ptycho_bluesky.inference._centre import CentreFinder
 from ptycho_bluesky.inference._fitting import Fitting
 from ptycho_bluesky.inference._protocol import Patches
 from ptycho_bluesky.inference._ptychonn import PtychoNN, PtychoNNPhase
@@ -50,12 +51,11 @@ def trust(probe: npt.NDArray[np.complex64]) -> npt.NDArray[np.float32]:
     return np.where(light < DARK, 0, light).astype(np.float32)
 
 
-def _checked_frames(frames: npt.NDArray[np.float32], fitting: Fitting) -> npt.NDArray[np.float32]:
+def _check(frames: npt.NDArray[np.float32], fitting: Fitting) -> None:
     if frames.ndim != 3 or frames.shape[1:] != (fitting.given, fitting.given):
         raise InferenceError(
             f"frames have shape {frames.shape}; this predictor was made for (B, {fitting.given}, {fitting.given})"
         )
-    return np.asarray(fitting.frames(np.asarray(frames, np.float32)))
 
 
 def _levelled(patches: Tensor, share: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def _levelled(patches: Tensor, share: Tensor) -> Tensor:
 
 
 class ProbePredictor:
-    """Frames to patches with ProbeViT and one probe."""
+    """Frames to patches with ProbeViT and one probe; where the beam's centre lies is found from the frames."""
 
     def __init__(
         self,
@@ -84,12 +84,20 @@ class ProbePredictor:
     ) -> None:
         self._network, self._fitting = network, fitting
         self._probe, self._good = torch.from_numpy(probe)[None], torch.from_numpy(good)[None]
+        self._centre = CentreFinder(fitting, probe, good)
         self._weight = trust(probe)
         self._share = torch.from_numpy(self._weight / self._weight.sum())
 
+    @property
+    def centre_shift(self) -> tuple[int, int]:
+        """Rows and columns, detector pixels, by which the beam was found to be off the frames' centre."""
+        return self._centre.shift
+
     def __call__(self, frames: npt.NDArray[np.float32], /) -> Patches:
         """Return the patches of `frames` (B, H, W); a frame without a count gives phase 0 and amplitude 0."""
-        fitted = torch.from_numpy(np.ascontiguousarray(_checked_frames(frames, self._fitting)))
+        _check(frames, self._fitting)
+        centred = self._centre(np.asarray(frames, np.float32))
+        fitted = torch.from_numpy(np.ascontiguousarray(self._fitting.frames(centred)))
         size = self._network.sizes.size
         patches = torch.empty((len(fitted), size, size), dtype=torch.complex64)
         with torch.inference_mode():
@@ -117,7 +125,8 @@ class PlainPredictor:
 
     def __call__(self, frames: npt.NDArray[np.float32], /) -> Patches:
         """Return the patches of `frames` (B, H, W)."""
-        fitted = torch.from_numpy(np.ascontiguousarray(_checked_frames(frames, self._fitting)))
+        _check(frames, self._fitting)
+        fitted = torch.from_numpy(np.ascontiguousarray(self._fitting.frames(np.asarray(frames, np.float32))))
         counts = (fitted * self._good)[:, None].clamp_min(0).contiguous(memory_format=torch.channels_last)
         phases, amplitudes = [], []
         with torch.inference_mode():
