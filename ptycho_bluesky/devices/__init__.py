@@ -14,6 +14,7 @@ from ptycho_bluesky.devices._replay import ReplayDetector, ReplayStage
 from ptycho_bluesky.devices._replay_beamline import replay_beamline
 from ptycho_bluesky.devices._simulated import SimulatedDetector
 from ptycho_bluesky.devices._simulated_beamline import SPECIMENS, simulated_beamline
+from ptycho_bluesky.devices._source import SimulatedRing, SimulatedShutter, monochromator
 from ptycho_bluesky.devices._stage import PIEZO_ERRORS, SimulatedStage
 from ptycho_bluesky.devices._stream_file import StreamDataset, StreamFile
 
@@ -29,9 +30,12 @@ __all__ = [
     "SimulatedAxis",
     "SimulatedDetector",
     "SimulatedFlyer",
+    "SimulatedRing",
+    "SimulatedShutter",
     "SimulatedStage",
     "StreamDataset",
     "StreamFile",
+    "monochromator",
     "replay_beamline",
     "simulated_beamline",
 ]

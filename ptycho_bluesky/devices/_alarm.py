@@ -32,6 +32,10 @@ class Alarm:
                 self._thread.start()
             self._changed.notify()
 
+    def after(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call `function` `seconds` from now."""
+        self.at(time.monotonic() + seconds, function)
+
     def _run(self) -> None:
         while True:
             with self._changed:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ptycho_bluesky.devices._axis import SimulatedAxis
 from ptycho_bluesky.devices._flyer import SimulatedFlyer
 from ptycho_bluesky.devices._replay import ReplayDetector
 from ptycho_bluesky.devices._simulated import SimulatedDetector
+from ptycho_bluesky.devices._source import SimulatedRing, SimulatedShutter
 from ptycho_bluesky.devices._stage import SimulatedStage
 from ptycho_bluesky.errors import ConfigurationError
 from ptycho_bluesky.experiment import PtychoDataset, PtychographyMetadata, ScanPattern
@@ -38,6 +40,15 @@ class Beamline:
 
     flyer: SimulatedFlyer | None = None
     """Leads the stage and triggers the detector in fly scans."""
+
+    energy: SimulatedAxis | None = None
+    """Monochromator, keV, data key ``energy``; None for a replay."""
+
+    shutter: SimulatedShutter | None = None
+    """``"open"`` or ``"closed"``, data key ``shutter``; None for a replay."""
+
+    ring: SimulatedRing | None = None
+    """``ring.current`` (mA) for suspenders, data key ``ring_current``; None for a replay."""
 
     probe: ComplexArray | None = field(default=None, repr=False)
     """(M, H, W) the true probe, ``sum |probe|**2 = 1``; of a replay the recorded estimate, if any."""

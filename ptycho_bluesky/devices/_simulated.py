@@ -15,6 +15,7 @@ from ophyd import Component
 
 from ptycho_bluesky.devices._detector import FrameDetector
 from ptycho_bluesky.devices._signals import PositiveSignal
+from ptycho_bluesky.devices._source import Optics, Source
 from ptycho_bluesky.devices._stage import SimulatedStage
 from ptycho_bluesky.errors import DeviceError
 from ptycho_bluesky.experiment import Orientation
@@ -89,16 +90,19 @@ class SimulatedDetector(FrameDetector):
         **kwargs: Any,
     ) -> None:
         self.stage_device, self.flux_photons_s = stage, float(flux_photons_s)
-        self._object = np.ascontiguousarray(obj, np.complex64)
-        self._probe = np.ascontiguousarray(probe, np.complex64)
+        self.source: Source | None = None
+        """What gives the light; None for a steady beam of one energy."""
+        self._optics = Optics(
+            np.ascontiguousarray(probe, np.complex64), np.ascontiguousarray(obj, np.complex64), pixel_size_m
+        )
         self._propagator, self._model, self._orientation = (
             propagator,
             model or DetectorModel(),
             orientation or Orientation(),
         )
-        self._pixel_size_m, self._to_m = pixel_size_m, np.asarray(axis_signs, np.float64) * unit_m
+        self._to_m = np.asarray(axis_signs, np.float64) * unit_m
         self._random = np.random.default_rng(seed)
-        shape = (self._probe.shape[-2], self._probe.shape[-1])
+        shape = (probe.shape[-2], probe.shape[-1])
         super().__init__(prefix, name=name, frame_shape=shape, dtype=self._model.dtype, **kwargs)
         self.folder = None if folder is None else Path(folder).resolve()
         self.exposure_time.put(float(exposure_s))
@@ -134,27 +138,31 @@ class SimulatedDetector(FrameDetector):
     def _measure(
         self, places: npt.NDArray[np.float64], exposure_s: float, rng: np.random.Generator
     ) -> npt.NDArray[Any]:
+        if self.source is not None:
+            self._optics = self.source.optics()
+        intensity = 1.0 if self.source is None else self.source.intensity()
         corners = self._corners(places.reshape(-1, 2))
         if not ((corners >= 0) & (corners <= self._room)).all():
             raise DeviceError(self._outside())
-        photons = diffraction(self._probe, self._object, corners, self._propagator)
-        photons *= np.float32(self.flux_photons_s * exposure_s)
+        photons = diffraction(self._optics.probe, self._optics.obj, corners, self._propagator)
+        photons *= np.float32(self.flux_photons_s * exposure_s * intensity)
         if places.shape[1] > 1:
             photons = photons.reshape(*places.shape[:2], *photons.shape[1:]).mean(axis=1)
         return self._model.measure(self._orientation.undo(photons), rng)
 
     @property
     def _room(self) -> npt.NDArray[np.int64]:
-        return np.asarray(self._object.shape) - self._propagator.frame_size
+        return np.asarray(self._optics.obj.shape) - self._propagator.frame_size
 
     def _corners(self, here: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the (N, 2) corners of the patches, object pixels, for places (N, 2) in the stage's unit."""
-        shape = (self._object.shape[0], self._object.shape[1])
-        return object_corners(here * self._to_m, shape, self._propagator.frame_size, self._pixel_size_m)
+        shape, pixel_m = self._optics.obj.shape, self._optics.pixel_size_m
+        return object_corners(here * self._to_m, (shape[0], shape[1]), self._propagator.frame_size, pixel_m)
 
     def _outside(self) -> str:
         first = -self._corners(np.zeros((1, 2)))[0]
-        ends = first * self._pixel_size_m / self._to_m, (first + self._room) * self._pixel_size_m / self._to_m
+        pixel = self._optics.pixel_size_m / self._to_m
+        ends = first * pixel, (first + self._room) * pixel
         low, high = np.minimum(*ends), np.maximum(*ends)
         y, x = self.stage_device.y, self.stage_device.x
         return (

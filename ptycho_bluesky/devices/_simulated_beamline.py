@@ -13,6 +13,7 @@ from ptycho_bluesky.devices._beamline import Beamline, written
 from ptycho_bluesky.devices._flyer import SimulatedFlyer
 from ptycho_bluesky.devices._motion import AxisErrors
 from ptycho_bluesky.devices._simulated import SimulatedDetector
+from ptycho_bluesky.devices._source import SimulatedRing, SimulatedShutter, Source, monochromator
 from ptycho_bluesky.devices._stage import PIEZO_ERRORS, SimulatedStage
 from ptycho_bluesky.errors import ConfigurationError, report
 from ptycho_bluesky.experiment import Geometry, Orientation, ProbeInfo, PtychographyMetadata, ScanPattern, fermat
@@ -56,6 +57,9 @@ TRUE_DEFOCUS_M = 318e-6
 GEOMETRY = Geometry(energy_kev=8.8, distance_m=0.95, detector_pixel_m=75e-6)
 """A field of 1.78 um in each frame: 13.9 nm an object pixel with frames of 128 pixels."""
 
+ENERGIES_KEV = (8.0, 9.6)
+"""Of the monochromator; the zone plate follows, so that the sample stays where it is behind the focus."""
+
 VELOCITY_UM_S = 2000.0
 """Of y and x: a fast piezo stage."""
 
@@ -80,6 +84,7 @@ def simulated_beamline(
 
     The sample stands 318 um behind the focus, where the probe has about 0.9 um across and two coherent modes. The
     metadata hold the design of the optics, which puts the sample at 300 um: a little wrong, as at a beamline.
+    Monochromator, shutter and ring change what the detector sees; the metadata are those of 8.8 keV.
 
     Parameters
     ----------
@@ -118,8 +123,12 @@ def simulated_beamline(
     """
     _check(overlap, photons_per_frame=photons_per_frame, exposure_s=exposure_s)
     truth_info = DESIGN.model_copy(update={"defocus_m": TRUE_DEFOCUS_M})
-    probe = probe_from_info(truth_info, GEOMETRY, frame_size)
-    pixel_m = GEOMETRY.pixel_size_m(frame_size)
+
+    def probe_at(energy_kev: float) -> tuple[ComplexArray, float]:
+        geometry = GEOMETRY.model_copy(update={"energy_kev": energy_kev})
+        return probe_from_info(truth_info, geometry, frame_size), geometry.pixel_size_m(frame_size)
+
+    probe, pixel_m = probe_at(GEOMETRY.energy_kev)
     diameter = probe_diameter_m(probe_from_info(DESIGN, GEOMETRY, frame_size), pixel_m)
     pattern = _pattern(field_m, (1 - overlap) * diameter)
     obj = _specimen(specimen, pattern, frame_size, pixel_m, seed)
@@ -153,6 +162,9 @@ def simulated_beamline(
         folder=files,
         seed=seed,
     )
+    energy = monochromator(GEOMETRY.energy_kev, ENERGIES_KEV, speedup)
+    shutter, ring = SimulatedShutter(speedup=speedup), SimulatedRing()
+    detector.source = Source(energy, shutter, ring, probe_at, obj)
     flyer = SimulatedFlyer(stage=stage, detectors=[detector], folder=files, speedup=speedup, seed=seed)
     metadata = PtychographyMetadata(
         frames_key=detector.image.name,
@@ -167,7 +179,7 @@ def simulated_beamline(
         probe=DESIGN,
         probe_diameter_m=diameter,
     )
-    return Beamline(stage, detector, metadata, pattern, flyer, probe=probe, truth=obj)
+    return Beamline(stage, detector, metadata, pattern, flyer, energy, shutter, ring, probe=probe, truth=obj)
 
 
 def _check(overlap: float, **positive: float) -> None:
