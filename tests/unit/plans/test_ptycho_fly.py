@@ -149,7 +149,7 @@ def test_a_flyer_that_fails_in_flight(beamline):
     with pytest.raises(FailedStatus):
         engine(fly(b, period_s=0.02))
     (stop,) = documents.of("stop")
-    assert stop["exit_status"] == "fail" and "flyer was stopped in flight" in stop["reason"]
+    assert stop["exit_status"] == "fail" and "success=False" in stop["reason"]
     assert 0 < stop["num_events"]["primary"] == documents.rows("stage_y")[-1][1] < 49
     documents.clear()
     b.flyer.speedup.put(1e6)
