@@ -8,6 +8,7 @@
     ├── FormatError           a file that cannot be read or written as what it claims to be
     ├── DeviceError           a device asked for what it cannot do, or stopped on its way
     ├── PlanError             a scan refused before anything moved
+    ├── SourceError           a source of frames that cannot be opened, or that broke off
     ├── InferenceError        a network, its weights or the edge process
     ├── ReconstructionError   an engine, its options or its input
     ├── DispatchError         a job, its folder, the ledger or an executor
@@ -31,6 +32,7 @@ __all__ = [
     "PlanError",
     "PtychoError",
     "ReconstructionError",
+    "SourceError",
     "report",
 ]
 
@@ -57,6 +59,10 @@ class DeviceError(PtychoError):
 
 class PlanError(PtychoError):
     """A scan was refused before anything moved."""
+
+
+class SourceError(PtychoError):
+    """A source of frames cannot be opened, or broke off."""
 
 
 class InferenceError(PtychoError):

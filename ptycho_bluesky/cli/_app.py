@@ -15,10 +15,13 @@ from ptycho_bluesky.cli._demo import demo
 from ptycho_bluesky.cli._doctor import doctor
 from ptycho_bluesky.cli._export import export
 from ptycho_bluesky.cli._infer import infer_command
+from ptycho_bluesky.cli._ioc import ioc_command
 from ptycho_bluesky.cli._jobs import app as jobs
+from ptycho_bluesky.cli._receive import receive
 from ptycho_bluesky.cli._reconstruct import reconstruct_command
 from ptycho_bluesky.cli._replay import replay
 from ptycho_bluesky.cli._report import report_command
+from ptycho_bluesky.cli._simulate import app as simulate
 from ptycho_bluesky.cli._train import train_command
 from ptycho_bluesky.errors import PtychoError
 
@@ -42,7 +45,10 @@ app.command("convert")(convert)
 app.command("export")(export)
 app.command("doctor")(doctor)
 app.command("bench", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(bench)
+app.command("receive")(receive)
+app.command("ioc")(ioc_command)
 app.add_typer(jobs, name="jobs")
+app.add_typer(simulate, name="simulate")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,29 @@
+"""Frames from detectors: by shared memory, HDF5, pvAccess and ZMQ; checked, counted, and joined with positions."""
+
+from ptycho_bluesky.stream.sources._codec import CODECS, decompress
+from ptycho_bluesky.stream.sources._eiger_source import EigerSource
+from ptycho_bluesky.stream.sources._frame import DamagedFrame, Source, SourceEnded, SourceFrame
+from ptycho_bluesky.stream.sources._hdf5_source import Hdf5Source
+from ptycho_bluesky.stream.sources._index_check import IndexCheck, SourceCounts
+from ptycho_bluesky.stream.sources._open import SOURCES, open_source
+from ptycho_bluesky.stream.sources._pva_source import PvaSource
+from ptycho_bluesky.stream.sources._queue import BackPressure
+from ptycho_bluesky.stream.sources._ring_source import RingSource
+
+__all__ = [
+    "CODECS",
+    "SOURCES",
+    "BackPressure",
+    "DamagedFrame",
+    "EigerSource",
+    "Hdf5Source",
+    "IndexCheck",
+    "PvaSource",
+    "RingSource",
+    "Source",
+    "SourceCounts",
+    "SourceEnded",
+    "SourceFrame",
+    "decompress",
+    "open_source",
+]
