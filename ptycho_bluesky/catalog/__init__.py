@@ -11,6 +11,7 @@ from ptycho_bluesky.catalog._dataset import dataset_from_run
 from ptycho_bluesky.catalog._embedded import stop_server
 from ptycho_bluesky.catalog._export import export_run
 from ptycho_bluesky.catalog._frames import TiledFrames, frames
+from ptycho_bluesky.catalog._later import CatalogLater, connect_later
 from ptycho_bluesky.catalog._library import ModelLibrary, probe_hash
 from ptycho_bluesky.catalog._model_record import GateVerdict, ModelRecord, ServiceEvent
 from ptycho_bluesky.catalog._models import (
@@ -28,6 +29,7 @@ from ptycho_bluesky.catalog._writer import RunWriter, resend_backups, tiled_writ
 __all__ = [
     "RAW",
     "CampaignRuns",
+    "CatalogLater",
     "GateVerdict",
     "ModelLibrary",
     "ModelRecord",
@@ -40,6 +42,7 @@ __all__ = [
     "ServiceEvent",
     "TiledFrames",
     "connect",
+    "connect_later",
     "content_hash",
     "dataset_from_run",
     "export_run",

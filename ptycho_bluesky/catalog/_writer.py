@@ -42,6 +42,11 @@ def _tiled_writer(client: Any, batch_size: int) -> Any:
     return TiledWriter(client[RAW], batch_size=batch_size)
 
 
+def _warm_up() -> None:
+    with contextlib.suppress(ImportError):  # said in words when the first run comes
+        import bluesky_tiled_plugins  # noqa: F401
+
+
 class _Run:
     """One run on its way: every document to the journal at once, and to Tiled in a thread."""
 
@@ -116,7 +121,7 @@ class RunWriter:
     Parameters
     ----------
     client:
-        From :func:`~ptycho_bluesky.catalog.connect`.
+        From :func:`~ptycho_bluesky.catalog.connect` or :func:`~ptycho_bluesky.catalog.connect_later`.
     batch_size:
         Events that are sent at once.
     stop_wait_s:
@@ -129,7 +134,8 @@ class RunWriter:
         def factory(name: str, document: dict[str, Any]) -> tuple[list[Any], list[Any]]:
             return [_Run(client, folder, batch_size, stop_wait_s, document["uid"])], []
 
-        _tiled_writer(client, batch_size)  # imports now, not when the first run starts
+        # The writer's imports cost 2 s: now, beside what the console does, and not when the first run starts.
+        threading.Thread(target=_warm_up, name="tiled-writer-imports", daemon=True).start()
         self._router = RunRouter([factory])
         self._said = False
 
@@ -151,7 +157,8 @@ def tiled_writer(client: Any, *, batch_size: int = BATCH, stop_wait_s: float = 1
     Parameters
     ----------
     client:
-        From :func:`~ptycho_bluesky.catalog.connect`.
+        From :func:`~ptycho_bluesky.catalog.connect`, or :func:`~ptycho_bluesky.catalog.connect_later` where the first
+        scan may begin before the server is there.
     batch_size:
         Events that are sent at once; 1 for the fastest view, 30 ms of the server's time each.
     stop_wait_s:
