@@ -139,3 +139,45 @@ def make_spec(measurement: Path) -> Callable[..., Any]:
         return JobSpec(**{**values, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def known_scan() -> tuple[PtychoDataset, Reconstruction]:
+    """A simulated scan of 64 x 64 frames, and the truth as its reconstruction."""
+    from ptycho_bluesky.experiment import Geometry, fermat
+    from ptycho_bluesky.optics import disc_probe, random_specimen, simulate_dataset, truth_on_grid
+
+    geometry = Geometry(energy_kev=8.0, distance_m=2.0, detector_pixel_m=300e-6)
+    pixel = geometry.pixel_size_m(64)
+    probe = disc_probe(64, pixel, diameter_m=18 * pixel)[None]
+    obj = random_specimen((192, 192), np.random.default_rng(4))
+    dataset = simulate_dataset(obj, probe, fermat(52 * pixel, 64 * pixel, 6 * pixel), geometry, 1e5, seed=1)
+    grid = dataset.object_grid()
+    assert dataset.probe is not None
+    light, coverage = (np.abs(dataset.probe) ** 2).sum(axis=0), np.zeros(grid.shape, np.float32)
+    for row, column in np.round(grid.corners).astype(int):
+        coverage[row : row + 64, column : column + 64] += light
+    result = Reconstruction(
+        object=truth_on_grid(obj, grid, 64)[None],
+        probe=dataset.probe,
+        positions=dataset.positions,
+        coverage=coverage / coverage.max(),
+        origin=grid.origin,
+        pixel_size_m=pixel,
+        errors=np.zeros(0),
+        r_factor=0.0,
+        phase_contrast_rad=1.0,
+        engine="truth",
+    )
+    return dataset, result
+
+
+@pytest.fixture(scope="session")
+def known_files(known_scan: tuple[PtychoDataset, Reconstruction], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with ``scan.npz`` and ``result.h5`` of that scan."""
+    from ptycho_bluesky.formats import save_dataset, write_reconstruction
+
+    folder = tmp_path_factory.mktemp("known")
+    save_dataset(folder / "scan.npz", known_scan[0])
+    write_reconstruction(folder / "result.h5", known_scan[1])
+    return folder

@@ -126,6 +126,12 @@ class ModelLibrary:
             self._write(record)  # last: a model without a record is none
         return record
 
+    def remove(self, record: ModelRecord) -> None:
+        """Forget a model and delete its files."""
+        with self.locked():
+            for file in (f"{record.stem}{RECORD}", f"{record.stem}.probe.npy", record.file):
+                (self.folder / file).unlink(missing_ok=True)
+
     def _write(self, record: ModelRecord) -> None:
         write_whole(self.folder / f"{record.stem}{RECORD}", record.model_dump_json(indent=1).encode())
 

@@ -1,4 +1,4 @@
-"""Dispatch: a reconstruction as a job that survives the console, in a folder of its own, with a ledger over all.
+"""Dispatch: reconstructions and trainings as jobs that survive the console, each in a folder, with a ledger over all.
 
 Light to import: only the runner loads engines.
 """
@@ -8,8 +8,9 @@ from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._jobs import cancel, jobs, logs, retry, status, stop, submit, wait
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._pending import register_pending
-from ptycho_bluesky.dispatch._spec import RECIPES, FileSource, JobSpec, TiledSource
+from ptycho_bluesky.dispatch._spec import RECIPES, FileSource, JobSpec, ReconstructionSource, TiledSource
 from ptycho_bluesky.dispatch._status import FINAL, TRANSITIONS, JobState, JobStatus
+from ptycho_bluesky.dispatch._training_spec import FollowUp, TrainingOrder
 
 __all__ = [
     "FINAL",
@@ -17,13 +18,16 @@ __all__ = [
     "TRANSITIONS",
     "Executor",
     "FileSource",
+    "FollowUp",
     "JobFolder",
     "JobSpec",
     "JobState",
     "JobStatus",
     "Ledger",
     "LocalExecutor",
+    "ReconstructionSource",
     "TiledSource",
+    "TrainingOrder",
     "cancel",
     "jobs",
     "logs",

@@ -20,6 +20,9 @@ from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["JobFolder", "atomic_write"]
 
+RESULTS = {"reconstruct": "result.h5", "train": "model.safetensors"}
+"""Names of the files that the recipes make."""
+
 LAUNCH_S = 15.0
 """Longest time between a job's entry and the start of its runner."""
 
@@ -42,7 +45,9 @@ def atomic_write(path: Path, text: str, *, sync: bool = True) -> None:
 
 
 class JobFolder:
-    """Files of one job: ``spec.json``, ``status.jsonl``, ``heartbeat``, ``partial.npz``, ``result.h5``, ``log.txt``.
+    """Files of one job: ``spec.json``, ``status.jsonl``, ``heartbeat``, ``partial.npz``, ``log.txt`` and the result.
+
+    The result is ``result.h5`` of a reconstruction, ``model.safetensors`` of a training.
 
     Parameters
     ----------
@@ -57,11 +62,15 @@ class JobFolder:
         self.status_file = path / "status.jsonl"
         self.heartbeat_file = path / "heartbeat"
         self.runner_file = path / "runner.json"
-        self.result_file = path / "result.h5"
         self.partial_file = path / "partial.npz"
         self.log_file = path / "log.txt"
         self.cancel_file = path / "CANCEL"
         self.stop_file = path / "STOP"
+
+    @property
+    def result_file(self) -> Path:
+        """The job's result: what its recipe makes."""
+        return self.path / RESULTS[self.spec().recipe]
 
     def create(self, spec: JobSpec) -> bool:
         """Write spec and first state; False where the job exists already."""

@@ -66,7 +66,8 @@ def wait(
     timeout:
         Longest time to wait, seconds.
     on_progress:
-        Called with each news of the engine: ``epoch``, ``epochs``, ``r_factor``, ``seconds``.
+        Called with each news of the engine: ``epoch``, ``epochs``, ``r_factor``, ``seconds``, ``seconds_left``; of a
+        training ``step``, ``steps`` and its curves' last values.
     poll_s:
         Seconds between two looks.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._entry import register_model_of
 from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.errors import CatalogError, PtychoError
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def register_job(job: JobFolder, client: Any) -> None:
-    """Put the result in a job's folder into Tiled, under the job's id.
+    """Put the result in a job's folder into Tiled: a reconstruction under the job's id, a model under its hash.
 
     Raises
     ------
@@ -30,6 +31,9 @@ def register_job(job: JobFolder, client: Any) -> None:
     from ptycho_bluesky.catalog import register_reconstruction
     from ptycho_bluesky.formats import read_reconstruction
 
+    if job.spec().recipe == "train":
+        register_model_of(job, client)
+        return
     result = read_reconstruction(job.result_file)
     register_reconstruction(client, result, job_id=job.job_id, raw_uid=job.spec().raw_uid)
 

@@ -3,62 +3,32 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from ptycho_bluesky.catalog import connect, dataset_from_run, find_run, resend_backups
-from ptycho_bluesky.dispatch._spec import JobSpec, TiledSource
-from ptycho_bluesky.errors import CatalogError
-from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
-from ptycho_bluesky.formats import load_dataset
+from ptycho_bluesky.dispatch._sources import dataset_of
+from ptycho_bluesky.dispatch._spec import JobSpec, ReconstructionSource
+from ptycho_bluesky.errors import DispatchError
+from ptycho_bluesky.experiment import Reconstruction
 from ptycho_bluesky.reconstruction import reconstruct
 
 __all__ = ["FUNCTIONS", "Recipe"]
 
 logger = logging.getLogger(__name__)
 
-Recipe = Callable[[JobSpec, Callable[[], bool], Callable[[Any], None]], Reconstruction | None]
-"""(spec, should_stop, on_state) -> result, or None where it was stopped before there was any."""
-
-
-def _arrived(client: Any, source: TiledSource, should_stop: Callable[[], bool]) -> Any:
-    """Return the run when all of it has arrived in Tiled: the writer may still be sending it, or may have failed to."""
-    deadline, resent = time.monotonic() + source.wait_s, 0.0
-    while not should_stop():
-        run = find_run(client, source.uid)
-        if run is not None and run.metadata.get("stop"):
-            return run
-        if time.monotonic() - resent > 5.0:
-            resent = time.monotonic()
-            if resend_backups(client, source.uid):
-                logger.info("run %s came from its journal", source.uid)
-                continue
-        if time.monotonic() > deadline:
-            what = "is not in Tiled" if run is None else "has no stop document in Tiled"
-            raise CatalogError(
-                f"run {source.uid} {what} after {source.wait_s:.0f} s; check that the RunEngine has "
-                "tiled_writer(client) of the same Tiled server, then retry the job"
-            )
-        time.sleep(0.2)
-    return None
-
-
-def _from_tiled(source: TiledSource, should_stop: Callable[[], bool]) -> PtychoDataset | None:
-    client = connect()
-    run = _arrived(client, source, should_stop)
-    return None if run is None else dataset_from_run(run)
+Recipe = Callable[[JobSpec, Callable[[], bool], Callable[[Any], None], Path], Reconstruction | Path | None]
+"""(spec, should_stop, on_state, folder) -> the result, or a file in the folder that is it, or None where the job was
+stopped before there was any."""
 
 
 def _reconstruct(
-    spec: JobSpec, should_stop: Callable[[], bool], on_state: Callable[[Any], None]
+    spec: JobSpec, should_stop: Callable[[], bool], on_state: Callable[[Any], None], folder: Path
 ) -> Reconstruction | None:
-    source = spec.source
-    if isinstance(source, TiledSource):
-        dataset = _from_tiled(source, should_stop)
-    else:
-        dataset = load_dataset(source.path, **source.options)  # type: ignore[arg-type]
+    if isinstance(spec.source, ReconstructionSource):
+        raise DispatchError("a reconstruction cannot be reconstructed; give a run or a file")
+    dataset = dataset_of(spec.source, should_stop)
     if dataset is None or should_stop():
         return None
     options = spec.options or None
@@ -76,5 +46,13 @@ def _reconstruct(
     return replace(result, provenance=provenance)
 
 
-FUNCTIONS: dict[str, Recipe] = {"reconstruct": _reconstruct}
+def _train(
+    spec: JobSpec, should_stop: Callable[[], bool], on_state: Callable[[Any], None], folder: Path
+) -> Path | None:
+    from ptycho_bluesky.dispatch._train_recipe import train_model  # networks: a reconstruction does not wait for them
+
+    return train_model(spec, should_stop, on_state, folder)
+
+
+FUNCTIONS: dict[str, Recipe] = {"reconstruct": _reconstruct, "train": _train}
 """By the name in the spec; the same names as ``RECIPES``."""

@@ -1,4 +1,4 @@
-"""JobSpec: all that a reconstruction needs to know, as JSON. Nothing else ever reaches a runner."""
+"""JobSpec: all that a reconstruction or a training needs to know, as JSON. Nothing else ever reaches a runner."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
+from ptycho_bluesky.dispatch._training_spec import FollowUp, TrainingOrder
 from ptycho_bluesky.errors import DispatchError, report
 
-__all__ = ["RECIPES", "FileSource", "JobSpec", "TiledSource"]
+__all__ = ["RECIPES", "FileSource", "JobSpec", "ReconstructionSource", "TiledSource"]
 
-RECIPES = ("reconstruct",)
+RECIPES = ("reconstruct", "train")
 """Names of what a runner can do; a spec names one of them, it never carries code."""
 
 LIMIT = 64 * 1024
@@ -72,8 +73,19 @@ class FileSource(BaseModel):
         return str(Path(value).expanduser().absolute())
 
 
+class ReconstructionSource(BaseModel):
+    """A finished reconstruction, of this machine's jobs or in the catalogue, with the frames that it was made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["reconstruction"] = "reconstruction"
+
+    job_id: str = Field(min_length=1, max_length=200)
+    """Of the job that made it, in full."""
+
+
 class JobSpec(BaseModel):
-    """One reconstruction to be done. Unknown keys and secrets are refused; at most 64 KB of JSON."""
+    """One reconstruction or training to be done. Unknown keys and secrets are refused; at most 64 KB of JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -83,14 +95,14 @@ class JobSpec(BaseModel):
     recipe: str = "reconstruct"
     """What to do; one of :data:`RECIPES`."""
 
-    source: Annotated[TiledSource | FileSource, Field(discriminator="kind")]
-    """Where the dataset comes from."""
+    source: Annotated[TiledSource | FileSource | ReconstructionSource, Field(discriminator="kind")]
+    """Where the dataset comes from; a reconstruction for the recipe ``"train"``."""
 
     engine: str = "auto"
     """Name of the engine; ``"auto"`` chooses by the data."""
 
     options: dict[str, JsonValue] = Field(default_factory=dict)
-    """The engine's options."""
+    """The engine's options; those of a :class:`TrainingOrder` for the recipe ``"train"``."""
 
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d{1,3})?)$")
     """``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
@@ -103,6 +115,9 @@ class JobSpec(BaseModel):
 
     priority: int = Field(default=0, ge=-100, le=100)
     """Of the jobs that wait, the highest starts first; among equals, the oldest."""
+
+    then: FollowUp | None = None
+    """Training that begins by itself when this reconstruction is done."""
 
     @field_validator("recipe")
     @classmethod
@@ -122,6 +137,20 @@ class JobSpec(BaseModel):
         return values
 
     @model_validator(mode="after")
+    def _fits_its_recipe(self) -> JobSpec:
+        if self.recipe == "train":
+            if self.then is not None:
+                raise ValueError("then is for reconstructions; leave it out of a training")
+            try:
+                TrainingOrder.model_validate(self.options)
+            except ValidationError as error:
+                faults = (f"options.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+                raise ValueError("; ".join(faults)) from None
+        elif self.source.kind == "reconstruction":
+            raise ValueError("a reconstruction is the source of a training; give a run or a file to reconstruct")
+        return self
+
+    @model_validator(mode="after")
     def _small_and_public(self) -> JobSpec:
         text = self.model_dump_json()
         if len(text.encode()) > LIMIT:
@@ -138,7 +167,8 @@ class JobSpec(BaseModel):
     @property
     def job_id(self) -> str:
         """Identity: equal specs of one run are one job, however often they are submitted."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        kept = self.model_dump(mode="json", exclude={"then"} if self.then is None else None)
+        canonical = json.dumps(kept, sort_keys=True)
         return str(uuid.uuid5(NAMESPACE, f"{self.raw_uid or ''}\n{canonical}"))
 
     @classmethod

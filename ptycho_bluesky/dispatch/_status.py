@@ -45,10 +45,13 @@ class JobStatus:
     """Of a failure: "user" (specification or data), "catalog", "disk", "memory", "machine" or "internal"."""
 
     progress: dict[str, Any] = field(default_factory=dict)
-    """Last news of the engine: epoch, r_factor, seconds..."""
+    """Last news of the engine or the training: epoch or step, r_factor, seconds, seconds_left..."""
 
     registered: bool | None = None
     """Whether the result is in Tiled; None before there is one."""
+
+    follow_up: str = ""
+    """Job that began by itself when this one was done."""
 
     stopped: bool = False
     """True where the user ended it early and kept the result."""

@@ -17,6 +17,8 @@ import numpy as np
 
 from ptycho_bluesky._locks import file_lock, release
 from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._entry import enter_model
+from ptycho_bluesky.dispatch._executor import LocalExecutor
 from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._pending import register_pending, register_with_patience
@@ -66,17 +68,16 @@ class _Runner:
             self.ended.wait(every_s)
 
     def on_state(self, state: Any) -> None:
-        """Tell of an epoch, and keep a partial result; neither may end the reconstruction."""
+        """Tell of an epoch or of a look at a training, and keep a partial result; neither may end the work."""
         now = time.monotonic()
         # Rarer the longer it takes: the status file stays at some hundred lines, however long the job.
         pause_s = max(NEWS_S, 0.02 * (now - self._began))
+        done, total, progress = _figures(state)
         try:
-            if now - self._news > pause_s or state.epoch in (1, state.epochs):
+            if now - self._news > pause_s or done in (1, total):
                 self._news = now
-                progress = {"epoch": state.epoch, "epochs": state.epochs, "r_factor": float(state.r_factor)}
-                news = {**progress, "seconds": round(float(state.seconds), 3)}
-                self.job.record(self.job.status().state, progress=news)
-            if now - self._partial > PARTIAL_S:
+                self.job.record(self.job.status().state, progress=progress)
+            if now - self._partial > PARTIAL_S and hasattr(state, "object"):
                 self._partial = now
                 part = self.job.partial_file.with_suffix(".tmp")
                 with part.open("wb") as file:
@@ -98,7 +99,7 @@ class _Runner:
         slot = wait_for_turn(self.ledger, self.job.job_id, spec.device, self.slots, self.given_up)
         try:
             if slot is not None and not self.job.result_file.exists():
-                self._reconstruct(spec)
+                self._work(spec)
         finally:
             release(slot)  # registering takes no device: the next job may begin
         if self.terminated:
@@ -106,29 +107,36 @@ class _Runner:
         if self.job.cancel_file.exists():
             self.ledger.record(self.job, "cancelled", reason="cancelled by the user")
             return 0
-        self._finish()
+        self._finish(spec)
         return 0
 
-    def _reconstruct(self, spec: Any) -> None:
+    def _work(self, spec: Any) -> None:
         from ptycho_bluesky.dispatch._recipes import FUNCTIONS  # torch and numba, 5 s: not while waiting for a turn
         from ptycho_bluesky.formats import write_reconstruction
 
-        result = FUNCTIONS[spec.recipe](spec, self.should_stop, self.on_state)
+        result = FUNCTIONS[spec.recipe](spec, self.should_stop, self.on_state, self.job.path)
         if self.given_up():
             return
         if result is None:
             self.job.cancel_file.touch()  # stopped before there was anything to keep
-            return
-        write_reconstruction(self.job.result_file, result)
-        self.job.partial_file.unlink(missing_ok=True)
+        elif isinstance(result, Path):
+            result.replace(self.job.result_file)
+        else:
+            write_reconstruction(self.job.result_file, result)
+            self.job.partial_file.unlink(missing_ok=True)
 
-    def _finish(self) -> None:
+    def _finish(self, spec: Any) -> None:
         """Register the result; where Tiled is away, the job is done all the same and the result waits."""
         with file_lock(self.job.path / "register.lock", timeout_s=60.0):
+            news: dict[str, Any] = {"progress": self.job.status().progress}
+            if spec.recipe == "train":
+                news["progress"] = {**news["progress"], **enter_model(self.job)}
             problem = register_with_patience(self.job)
+            if spec.then is not None:
+                news["follow_up"] = self._follow_up()
             stopped = self.job.stop_file.exists()
             reason = f"the result waits in {self.job.result_file}: {problem}" if problem else ""
-            self.ledger.record(self.job, "done", registered=not problem, stopped=stopped, reason=reason)
+            self.ledger.record(self.job, "done", registered=not problem, stopped=stopped, reason=reason, **news)
         if problem:
             logger.error("%s", reason)
         elif self.ledger.pending():
@@ -137,6 +145,30 @@ class _Runner:
             client = connect()
             with client.context:
                 register_pending(client, self.ledger)
+
+    def _follow_up(self) -> str:
+        """Submit the training that this reconstruction asks for; its failure is not that of the reconstruction."""
+        from ptycho_bluesky.dispatch._follow_up import follow_up
+
+        try:
+            training = follow_up(self.job, self.ledger)
+            return "" if training is None else LocalExecutor(self.slots, self.ledger).submit(training)
+        except (PtychoError, OSError) as error:
+            logger.error("no training could be submitted: %s", error)
+            return ""
+
+
+def _figures(state: Any) -> tuple[int, int, dict[str, Any]]:
+    """Return how much is done, of how much, and what there is to tell of an engine's or a training's state."""
+    seconds = round(float(state.seconds), 3)
+    if hasattr(state, "curves"):
+        newest = {name: values[-1] for name, values in state.curves.items() if values and name != "step"}
+        done, total, news = state.step, state.steps, {"step": state.step, "steps": state.steps, **newest}
+    else:
+        done, total = state.epoch, state.epochs
+        news = {"epoch": done, "epochs": total, "r_factor": float(state.r_factor)}
+    left = round(seconds * (total - done) / done, 1) if done else None
+    return done, total, {**news, "seconds": seconds, "seconds_left": left}
 
 
 def _kind(error: BaseException) -> str:

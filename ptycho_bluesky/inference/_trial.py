@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
-from ptycho_bluesky.inference._model import LoadedModel
+from ptycho_bluesky.inference._model import ProbeViTModel, PtychoNNModel
 from ptycho_bluesky.inference._scores import BATCH, Scores, as_refined, scores
 from ptycho_bluesky.optics import probe_diameter_m
 
@@ -22,6 +22,8 @@ ROUNDS = 5
 """Timings of each model, taken in turns; the fastest counts, as neighbours disturb."""
 
 LEAST_FRAMES = 16
+
+Loaded = ProbeViTModel | PtychoNNModel
 
 
 class TrialOptions(BaseModel):
@@ -122,7 +124,7 @@ def _halves(dataset: PtychoDataset, held: npt.NDArray[np.intp] | None, most: int
     return [part.subset(first), part.subset(~first)]
 
 
-def _rates(models: list[LoadedModel], part: PtychoDataset, rec: Reconstruction) -> list[float]:
+def _rates(models: list[Loaded], part: PtychoDataset, rec: Reconstruction) -> list[float]:
     """Return frames a second of each model on this machine."""
     size = part.frame_shape[0]
     frames = np.asarray(part.frames[slice(0, BATCH)]).astype(np.float32)
@@ -137,8 +139,8 @@ def _rates(models: list[LoadedModel], part: PtychoDataset, rec: Reconstruction) 
 
 
 def trial(
-    candidate: LoadedModel,
-    in_service: LoadedModel,
+    candidate: Loaded,
+    in_service: Loaded,
     dataset: PtychoDataset,
     reconstruction: Reconstruction,
     *,
@@ -173,7 +175,8 @@ def trial(
             f"dataset {dataset.name} is a {dataset.modality} one; the networks know the far field only"
         )
     halves = _halves(dataset, held_out, options.frames)
-    new, models = scores(candidate, halves, reconstruction), [candidate]
+    new = scores(candidate, halves, reconstruction)
+    models: list[Loaded] = [candidate]
     old: Scores | None = None
     findings: list[tuple[bool, str]] = []
     try:

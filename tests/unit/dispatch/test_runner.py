@@ -97,7 +97,7 @@ def test_a_disk_that_is_full_for_progress_does_not_end_the_reconstruction(
     monkeypatch.setattr(runner, "PARTIAL_S", -1.0)
     monkeypatch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "full")))
 
-    def recipe(spec: Any, should_stop: Any, on_state: Any) -> Reconstruction:
+    def recipe(spec: Any, should_stop: Any, on_state: Any, folder: Path) -> Reconstruction:
         on_state(State())
         return make_result()
 
@@ -109,19 +109,19 @@ def test_partial_results_are_kept_until_there_is_a_whole_one(
 ) -> None:
     monkeypatch.setattr(runner, "PARTIAL_S", -1.0)
 
-    def failing(spec: Any, should_stop: Any, on_state: Any) -> Reconstruction:
+    def failing(spec: Any, should_stop: Any, on_state: Any, folder: Path) -> Reconstruction:
         on_state(State())
         raise RuntimeError("after the first epoch")
 
     job = run(failing)
     with np.load(job.partial_file) as partial:
         assert partial["object"].shape == (4, 4) and partial["epoch"] == 1
-    assert job.status().progress == {"epoch": 1, "epochs": 2, "r_factor": 0.5, "seconds": 0.1}
+    assert job.status().progress == {"epoch": 1, "epochs": 2, "r_factor": 0.5, "seconds": 0.1, "seconds_left": 0.1}
 
 
 def test_cancel_and_stop_are_seen_between_epochs(run: Callable[..., JobFolder], make_result: Result) -> None:
     def with_flag(name: str) -> Any:
-        def recipe(spec: Any, should_stop: Any, on_state: Any) -> Reconstruction:
+        def recipe(spec: Any, should_stop: Any, on_state: Any, folder: Path) -> Reconstruction:
             assert not should_stop()
             Ledger().job(spec.job_id).path.joinpath(name).touch()
             assert should_stop()
@@ -136,7 +136,7 @@ def test_cancel_and_stop_are_seen_between_epochs(run: Callable[..., JobFolder], 
 
 
 def test_sigterm_is_a_fault_of_the_machine(run: Callable[..., JobFolder], make_result: Result) -> None:
-    def recipe(spec: Any, should_stop: Any, on_state: Any) -> Reconstruction:
+    def recipe(spec: Any, should_stop: Any, on_state: Any, folder: Path) -> Reconstruction:
         signal.raise_signal(signal.SIGTERM)
         assert should_stop()
         return make_result()

@@ -11,42 +11,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ptycho_bluesky.errors import InferenceError
-from ptycho_bluesky.experiment import Geometry, PtychoDataset, Reconstruction, fermat
+from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 from ptycho_bluesky.inference import ProbeViTModel, PtychoNNModel, PtychoNNPhase, hold_out, load_model, trial
 from ptycho_bluesky.inference._scores import on_grid, ssim
 from ptycho_bluesky.inference._trial import TrialOptions, _findings, _speed
-from ptycho_bluesky.optics import disc_probe, random_specimen, simulate_dataset, truth_on_grid
 
 FEW = TrialOptions(frames=48)
 
 
 @pytest.fixture(scope="module")
-def measured() -> tuple[PtychoDataset, Reconstruction]:
-    """A simulated scan, and the truth as its reconstruction."""
-    geometry = Geometry(energy_kev=8.0, distance_m=2.0, detector_pixel_m=300e-6)
-    pixel = geometry.pixel_size_m(64)
-    probe = disc_probe(64, pixel, diameter_m=18 * pixel)[None]
-    obj = random_specimen((192, 192), np.random.default_rng(4))
-    pattern = fermat(52 * pixel, 64 * pixel, 6 * pixel)
-    dataset = simulate_dataset(obj, probe, pattern, geometry, 1e5, seed=1)
-    grid = dataset.object_grid()
-    assert dataset.probe is not None
-    light, coverage = (np.abs(dataset.probe) ** 2).sum(axis=0), np.zeros(grid.shape, np.float32)
-    for row, column in np.round(grid.corners).astype(int):
-        coverage[row : row + 64, column : column + 64] += light
-    result = Reconstruction(
-        object=truth_on_grid(obj, grid, 64)[None],
-        probe=dataset.probe,
-        positions=dataset.positions,
-        coverage=coverage / coverage.max(),
-        origin=grid.origin,
-        pixel_size_m=pixel,
-        errors=np.zeros(0),
-        r_factor=0.0,
-        phase_contrast_rad=1.0,
-        engine="truth",
-    )
-    return dataset, result
+def measured(known_scan: tuple[PtychoDataset, Reconstruction]) -> tuple[PtychoDataset, Reconstruction]:
+    return known_scan
 
 
 @pytest.fixture(scope="module")
