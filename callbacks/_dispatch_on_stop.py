@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from event_model import DocumentRouter
 
-from ptycho_bluesky.dispatch import Executor, JobSpec, LocalExecutor, TiledSource
+from ptycho_bluesky.dispatch import Executor, FollowUp, JobSpec, LocalExecutor, TiledSource
+from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["DispatchOnStop"]
 
@@ -46,6 +47,17 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
         Time after which a reconstruction stops with the best it has, seconds; None for no limit.
     priority:
         Of the jobs, -100 to 100; the highest starts first.
+    cold_start:
+        After the first reconstruction of a probe for which no model was trained yet, train one on simulated frames of
+        that probe: minutes on the runner's cores, no measured pair. Off by default, as it takes the device from the
+        next reconstruction's turn for so long.
+    fine_tune:
+        ``"after"``: after each reconstruction, train the model in service further on it. None: not.
+    promote:
+        Put such a model into service when it passes the gate: running edge processes that follow the model in service
+        swap to it.
+    training:
+        Fields of :class:`ptycho_bluesky.inference.TrainingOptions` for these trainings, JSON values.
     executor:
         Where to run; None for this machine, one job at a time.
 
@@ -53,6 +65,8 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
     ------
     pydantic.ValidationError
         When the options make no valid job, at once and not when a run stops.
+    DispatchError
+        When `fine_tune` is not one of those.
     """
 
     def __init__(
@@ -64,10 +78,21 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
         min_frames: int = 16,
         max_seconds: float | None = None,
         priority: int = 0,
+        cold_start: bool = False,
+        fine_tune: Literal["after"] | None = None,
+        promote: bool = False,
+        training: Mapping[str, Any] | None = None,
         executor: Executor | None = None,
     ) -> None:
         super().__init__()
+        if fine_tune not in (None, "after"):
+            raise DispatchError(f'fine_tune is {fine_tune!r}; allowed are "after" (each reconstruction) and None')
+        wanted = cold_start or fine_tune is not None
+        follow = FollowUp(
+            cold_start=cold_start, fine_tune=fine_tune is not None, promote=promote, training=dict(training or {})
+        )
         self._spec = JobSpec(
+            then=follow if wanted else None,
             source=TiledSource(uid="to be replaced"),
             engine=engine,
             options=dict(options or {}),

@@ -17,6 +17,7 @@ from ptycho_bluesky.cli._export import export
 from ptycho_bluesky.cli._infer import infer_command
 from ptycho_bluesky.cli._ioc import ioc_command
 from ptycho_bluesky.cli._jobs import app as jobs
+from ptycho_bluesky.cli._models import app as models
 from ptycho_bluesky.cli._receive import receive
 from ptycho_bluesky.cli._reconstruct import reconstruct_command
 from ptycho_bluesky.cli._replay import replay
@@ -48,6 +49,7 @@ app.command("bench", context_settings={"allow_extra_args": True, "allow_interspe
 app.command("receive")(receive)
 app.command("ioc")(ioc_command)
 app.add_typer(jobs, name="jobs")
+app.add_typer(models, name="models")
 app.add_typer(simulate, name="simulate")
 
 

@@ -1,4 +1,4 @@
-"""``ptycho-bluesky jobs``: list, show, wait for, cancel, stop and retry reconstruction jobs."""
+"""``ptycho-bluesky jobs``: list, show, wait for, cancel, stop and retry reconstructions and trainings."""
 
 from __future__ import annotations
 
@@ -37,8 +37,28 @@ def _described(status: JobStatus) -> dict[str, Any]:
     """Return a status together with what was asked for."""
     folder = Ledger().job(status.job_id)
     spec = folder.spec()
-    asked = {"raw_uid": spec.raw_uid, "engine": spec.engine, "device": spec.device, "folder": str(folder.path)}
+    what = spec.engine if spec.recipe == "reconstruct" else spec.recipe
+    asked = {
+        "recipe": spec.recipe,
+        "raw_uid": spec.raw_uid,
+        "engine": what,
+        "device": spec.device,
+        "folder": str(folder.path),
+    }
     return {**asdict(status), **asked}
+
+
+def _quality(news: dict[str, Any]) -> str:
+    """Return the last figure of merit of an engine or a training in a few letters."""
+    if "r_factor" in news:
+        return f"R {news['r_factor']:.4f}"
+    known = news.get("validation_correlation")
+    return "" if known is None else f"corr. {known:.3f}"
+
+
+def _done(news: dict[str, Any]) -> tuple[int, str, int | None]:
+    """Return what a bar shows of an engine's or a training's news."""
+    return news.get("epoch", news.get("step", 0)), _quality(news), news.get("epochs", news.get("steps"))
 
 
 @app.command("list")
@@ -48,7 +68,7 @@ def list_jobs(json_output: Json = False) -> None:
     if json_output:
         emit({"jobs": found}, True)
         return
-    table = Table("job", "state", "run", "engine", "epoch", "R", "in Tiled", "created", box=None)
+    table = Table("job", "state", "run", "engine", "epoch", "quality", "left", "in Tiled", "created", box=None)
     for job in found:
         news = job["progress"]
         table.add_row(
@@ -56,8 +76,9 @@ def list_jobs(json_output: Json = False) -> None:
             f"[{COLOURS.get(job['state'], 'white')}]{job['state']}[/]",
             (job["raw_uid"] or "file")[:8],
             job["engine"],
-            f"{news.get('epoch', '')}",
-            f"{news['r_factor']:.4f}" if "r_factor" in news else "",
+            f"{news.get('epoch', news.get('step', ''))}",
+            _quality(news),
+            f"{news['seconds_left']:.0f} s" if job["state"] == "running" and news.get("seconds_left") else "",
             {None: "", True: "yes", False: "not yet"}[job["registered"]],
             time.strftime("%Y-%m-%d %H:%M", time.localtime(job["created"])),
         )
@@ -78,9 +99,7 @@ def wait(
 ) -> None:
     """Wait until a job has ended; exit status 1 where it did not end as done."""
     with progress("waiting", None) as update:
-        ended = wait_for_job(
-            job, timeout, on_progress=lambda p: update(p["epoch"], f"R {p['r_factor']:.4f}", p["epochs"])
-        )
+        ended = wait_for_job(job, timeout, on_progress=lambda p: update(*_done(p)))
     emit(_described(ended), json_output)
     if ended.state != "done":
         raise typer.Exit(1)
@@ -106,11 +125,12 @@ def retry(job: JobId, json_output: Json = False) -> None:
 
 @app.command()
 def register(json_output: Json = False) -> None:
-    """Put into Tiled what could not be put there before: runs of dead consoles, results that wait."""
-    from ptycho_bluesky.catalog import connect, resend_backups
+    """Put into Tiled what could not be put there before: runs of dead consoles, results and models that wait."""
+    from ptycho_bluesky.catalog import connect, register_waiting_models, resend_backups
 
     client = connect()
-    emit({"runs": resend_backups(client), "jobs": register_pending(client)}, json_output)
+    runs, done = resend_backups(client), register_pending(client)
+    emit({"runs": runs, "jobs": done, "models": register_waiting_models(client)}, json_output)
 
 
 @app.command()

@@ -13,7 +13,8 @@ from event_model import compose_run
 from pydantic import ValidationError
 
 from ptycho_bluesky.callbacks import DispatchOnStop
-from ptycho_bluesky.dispatch import JobSpec, JobStatus, LocalExecutor, cancel
+from ptycho_bluesky.dispatch import FollowUp, JobSpec, JobStatus, LocalExecutor, cancel
+from ptycho_bluesky.errors import DispatchError
 from ptycho_bluesky.experiment import PtychographyMetadata
 
 BLOCK = PtychographyMetadata(frames_key="image", position_keys=("y", "x"), position_unit="px").to_start()
@@ -127,6 +128,20 @@ def test_nothing_is_ever_raised_into_the_run_engine(home: Path) -> None:
 def test_options_that_make_no_job_are_refused_before_the_scan(home: Path) -> None:
     with pytest.raises(ValidationError, match="device"):
         DispatchOnStop(device="abacus")
+
+
+def test_trainings_that_begin_by_themselves_are_asked_for_with_the_reconstruction(home: Path) -> None:
+    executor = Recorder()
+    dispatch = DispatchOnStop(
+        cold_start=True, fine_tune="after", promote=True, training={"steps": 5}, executor=executor, min_frames=1
+    )
+    for name, doc in documents(2):
+        dispatch(name, doc)
+    (spec,) = executor.specs
+    assert spec.then == FollowUp(cold_start=True, fine_tune=True, promote=True, training={"steps": 5})
+    assert DispatchOnStop(executor=executor, promote=True)._spec.then is None
+    with pytest.raises(DispatchError, match='"after"'):
+        DispatchOnStop(fine_tune="before")  # type: ignore[arg-type]
 
 
 def test_the_run_engine_is_held_up_for_less_than_50_ms(home: Path, make_spec: Callable[..., JobSpec]) -> None:
