@@ -28,6 +28,7 @@ def ioc_command(
     frame_size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels along a side of a frame.")] = 128,
     field: Annotated[float, typer.Option(min=0.5, help="Side of the scanned field, micrometres.")] = 6.0,
     speedup: Annotated[float, typer.Option(min=0.01, help="How many times faster than real.")] = 1.0,
+    ideal_stage: Annotated[bool, typer.Option("--ideal-stage", help="Without the errors of a piezo stage.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of sample, noise and stage.")] = 0,
     interface: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     json_output: Json = False,
@@ -39,15 +40,16 @@ def ioc_command(
     can connect.
     """
     start_logging()
-    from ptycho_bluesky.devices import replay_beamline, simulated_beamline
+    from ptycho_bluesky.devices import PIEZO_ERRORS, replay_beamline, simulated_beamline
     from ptycho_bluesky.devices.ioc import PROTOCOLS, BeamlineIoc, serve_ioc
 
     folder = settings().home / "beamlines" / "ioc"
     if replay is None:
         side_m = field * 1e-6
         beamline = simulated_beamline(
-            specimen, frame_size=frame_size, field_m=(side_m, side_m), folder=folder, speedup=speedup, seed=seed
-        )
+            specimen, frame_size=frame_size, field_m=(side_m, side_m), folder=folder, speedup=speedup, seed=seed,
+            stage_errors=None if ideal_stage else PIEZO_ERRORS,
+        )  # fmt: skip
     else:
         from ptycho_bluesky.formats import load_dataset
 

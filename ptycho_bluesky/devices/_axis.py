@@ -71,11 +71,11 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
         self._state = threading.RLock()  # moves come from the RunEngine's thread, their ends from the alarm's
         self._motion = Motion(0.0, 0.0, 0.0, 0.0, 0.0)
         self._status: MoveStatus | None = None
-        self._direction, self._hidden, self._walk = 0, 0.0, 0.0
         self.seed(0)
 
     def seed(self, seed: int | np.random.SeedSequence) -> None:
-        """Start the errors' random numbers anew; the encoder's noise has its own: reading it changes no move."""
+        """Start the errors anew, as if never moved; the encoder's noise has its own numbers: reading changes no move."""
+        self._direction, self._hidden, self._walk = 0, 0.0, 0.0
         sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         self._moves, self._noise = (np.random.default_rng(s) for s in sequence.spawn(2))
 

@@ -50,6 +50,9 @@ class FrameDetector(FlyingDetector, Device):  # type: ignore[misc]
         """Return the frame (H, W) that is measured now, as the detector delivers it."""
         raise NotImplementedError
 
+    def seed(self, seed: int) -> None:
+        """Start random numbers anew, where there are any."""
+
     def ends_at(self, began: float) -> float:
         """Return when a trigger given at `began` ends; both are times of :func:`time.monotonic`, seconds."""
         raise NotImplementedError

@@ -101,12 +101,16 @@ class SimulatedDetector(FrameDetector):
             orientation or Orientation(),
         )
         self._to_m = np.asarray(axis_signs, np.float64) * unit_m
-        self._random = np.random.default_rng(seed)
+        self.seed(seed)
         shape = (probe.shape[-2], probe.shape[-1])
         super().__init__(prefix, name=name, frame_shape=shape, dtype=self._model.dtype, **kwargs)
         self.folder = None if folder is None else Path(folder).resolve()
         self.exposure_time.put(float(exposure_s))
         self.speedup.put(float(speedup))
+
+    def seed(self, seed: int) -> None:
+        """Start the noise of single exposures anew; those of a flight have their own numbers."""
+        self._random = np.random.default_rng(seed)
 
     def ends_at(self, began: float) -> float:
         """Return the end of an exposure that began at `began`."""

@@ -62,8 +62,8 @@ class SimulatedStage(Device):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(prefix, name=name, **kwargs)
-        for axis, sequence in zip((self.y, self.x, self.rotation), np.random.SeedSequence(seed).spawn(3), strict=True):
-            axis.seed(sequence)
+        self.seed(seed)
+        for axis in (self.y, self.x, self.rotation):
             axis.settling_time.put(float(settling_time_s))
             axis.speedup.put(float(speedup))
         for axis in (self.y, self.x):
@@ -71,6 +71,11 @@ class SimulatedStage(Device):  # type: ignore[misc]
             axis.errors = errors or AxisErrors()
             axis.velocity.put(float(velocity))
         self.rotation.velocity.put(10.0)
+
+    def seed(self, seed: int) -> None:
+        """Start the errors of all axes anew."""
+        for axis, sequence in zip((self.y, self.x, self.rotation), np.random.SeedSequence(seed).spawn(3), strict=True):
+            axis.seed(sequence)
 
     @property
     def moving(self) -> bool:

@@ -14,7 +14,7 @@ from event_model import compose_stream_resource
 
 from ptycho_bluesky.errors import DeviceError
 
-__all__ = ["FRAMES_DATASET", "StreamDataset", "StreamFile"]
+__all__ = ["FRAMES_DATASET", "StreamDataset", "StreamDocuments", "StreamFile"]
 
 FRAMES_DATASET = "/entry/data/data"
 """Where areaDetector's HDF5 plugin puts frames; ours do so too."""
@@ -60,6 +60,34 @@ class StreamDataset:
         return {**key, "dtype_numpy": self.dtype, "external": "STREAM:", **units}
 
 
+class StreamDocuments:
+    """What documents tell of a growing file: ``stream_resource`` once for each dataset, then ranges of its rows."""
+
+    def __init__(self, path: Path, datasets: Sequence[StreamDataset]) -> None:
+        self._path, self._datasets, self._emitted = path, tuple(datasets), 0
+        self._bundles: list[Any] = []
+
+    def upto(self, stop: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the documents of the rows before `stop` that were not told yet."""
+        if stop <= self._emitted:
+            return
+        if not self._bundles:
+            self._bundles = [
+                compose_stream_resource(
+                    mimetype="application/x-hdf5",
+                    uri=f"file://localhost{self._path.as_uri().removeprefix('file://')}",
+                    data_key=d.key,
+                    parameters={"dataset": d.path, "swmr": True, "chunk_shape": d.chunk_shape},
+                )
+                for d in self._datasets
+            ]
+            for bundle in self._bundles:
+                yield "stream_resource", bundle.stream_resource_doc
+        start, self._emitted = self._emitted, stop
+        for bundle in self._bundles:
+            yield "stream_datum", bundle.compose_stream_datum({"start": start, "stop": stop})
+
+
 class StreamFile:
     """An HDF5 file in SWMR mode, its datasets all of the same length; readers see every row that is counted.
 
@@ -90,8 +118,7 @@ class StreamFile:
             for d in self.datasets
         }
         self._file.swmr_mode = True
-        self._emitted = 0
-        self._bundles: list[Any] = []
+        self._documents = StreamDocuments(path, self.datasets)
 
     def append(self, rows: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write the same number of rows to every dataset, and only then count them."""
@@ -109,25 +136,8 @@ class StreamFile:
         self.written = stop
 
     def documents(self, index: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the documents of what was not told yet: ``stream_resource`` once, then ranges of rows up to `index`."""
-        stop = self.written if index is None else min(index, self.written)
-        if stop <= self._emitted:
-            return
-        if not self._bundles:
-            self._bundles = [
-                compose_stream_resource(
-                    mimetype="application/x-hdf5",
-                    uri=f"file://localhost{self.path.as_uri().removeprefix('file://')}",
-                    data_key=d.key,
-                    parameters={"dataset": d.path, "swmr": True, "chunk_shape": d.chunk_shape},
-                )
-                for d in self.datasets
-            ]
-            for bundle in self._bundles:
-                yield "stream_resource", bundle.stream_resource_doc
-        start, self._emitted = self._emitted, stop
-        for bundle in self._bundles:
-            yield "stream_datum", bundle.compose_stream_datum({"start": start, "stop": stop})
+        """Yield the documents of what was not told yet, up to `index`: see :class:`StreamDocuments`."""
+        return self._documents.upto(self.written if index is None else min(index, self.written))
 
     def close(self) -> None:
         """Close the file; it stays readable."""

@@ -19,6 +19,9 @@ STATES = (
     "Aborted",
 )  # fmt: skip
 
+READOUT_S = 0.005
+"""That a driver is busy after the last frame, however short the exposure."""
+
 HANG_CHECK_S = 0.05
 """Between two looks at a detector that hangs, whether it was told to stop."""
 
@@ -123,6 +126,7 @@ class AreaDetector:
             await self._take()
             taken += 1
             self._post("NumImagesCounter_RBV", taken)
+        await asyncio.sleep(READOUT_S)
 
     async def _take(self) -> None:
         loop, exposed = asyncio.get_running_loop(), asyncio.Event()

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import caproto
+import numpy as np
 from caproto.asyncio.server import Context
 
 from ptycho_bluesky.devices.ioc._records import Record, Records
@@ -64,7 +65,10 @@ class _String(_Served, caproto.ChannelString):  # type: ignore[misc]
 
 
 class _Char(_Served, caproto.ChannelChar):  # type: ignore[misc]
-    pass
+    async def write_from_dbr(self, data: Any, data_type: Any, metadata: Any, *, flags: int = 0) -> None:
+        """Take a text as a waveform of characters, its end a zero; caproto cannot read the empty one."""
+        text = np.asarray(data).tobytes().split(b"\0")[0].decode("latin-1")
+        await self.write(text, flags=flags)
 
 
 class _Enum(_Served, caproto.ChannelEnum):  # type: ignore[misc]

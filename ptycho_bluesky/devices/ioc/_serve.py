@@ -30,8 +30,8 @@ class BeamlineIoc:
     """The records of a beamline, whatever serves them.
 
     ``m1`` (y), ``m2`` (x), ``m3`` (rotation), ``cam1:``, ``HDF1:``, ``Pva1:Image``; ``energy`` (motor record, keV),
-    ``Shutter`` and ``Ring:Current`` where the beamline has them. ``Fault:Stage`` and ``Fault:Detector`` make the stage
-    stall and the detector hang, for tests and training.
+    ``Shutter`` and ``Ring:Current`` where the beamline has them. For tests and training: a put to ``Seed`` starts all
+    random numbers anew, ``Fault:Stage`` and ``Fault:Detector`` make the stage stall and the detector hang.
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ class BeamlineIoc:
             axes["energy"] = (beamline.energy, 1e-6)
         self.motors = [MotorRecord(self.records, name, axis, step) for name, (axis, step) in axes.items()]
         self.detector = AreaDetector(self.records, beamline.detector, detector)
+        self._beamline = beamline
+        self.records.add("Seed", 0, on_put=self._set_seed)
         self.records.add("Fault:Stage", 0, choices=("None", "Stall"), on_put=self._set_stall)
         self.records.add("Fault:Detector", 0, choices=("None", "Hang"), on_put=self._set_hang)
         if beamline.shutter is not None:
@@ -81,6 +83,11 @@ class BeamlineIoc:
             for motor in self.motors:
                 if motor.axis.moving:
                     motor.publish()
+
+    async def _set_seed(self, value: int) -> None:
+        self._beamline.stage.seed(value)
+        self._beamline.detector.seed(value)
+        self.records["Seed"].post(value)
 
     async def _set_stall(self, value: int) -> None:
         for motor in self.motors[:2]:

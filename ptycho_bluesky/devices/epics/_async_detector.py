@@ -1,0 +1,136 @@
+"""areaDetector with ophyd-async, by Channel Access or PV Access, named as the classic one."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from ophyd_async.core import DetectorTriggerLogic, SignalR, StaticPathProvider, StrictEnum, TriggerInfo
+from ophyd_async.epics.adcore import (
+    ADAcquireLogic,
+    ADBaseIO,
+    ADHDFDataLogic,
+    ADWriterFactory,
+    AreaDetector,
+    NDArrayDescription,
+    NDFileHDF5IO,
+    prepare_exposures,
+)
+from ophyd_async.epics.core import epics_signal_r, epics_signal_rw_rbv
+
+from ptycho_bluesky.errors import DeviceError
+
+__all__ = ["AsyncEpicsDetector", "AsyncEpicsEiger"]
+
+
+class EigerTrigger(StrictEnum):
+    """Trigger modes of ADEiger's driver."""
+
+    INTERNAL_SERIES = "Internal Series"
+    INTERNAL_ENABLE = "Internal Enable"
+    EXTERNAL_SERIES = "External Series"
+    EXTERNAL_ENABLE = "External Enable"
+
+
+class EigerSource(StrictEnum):
+    """Where ADEiger's driver takes frames from."""
+
+    NONE = "None"
+    FILE_WRITER = "FileWriter"
+    STREAM = "Stream"
+
+
+@dataclass
+class _Trigger(DetectorTriggerLogic):  # type: ignore[misc]
+    """Internally timed exposures, as many as asked for."""
+
+    driver: ADBaseIO
+
+    async def prepare_internal(self, num: int, livetime: float, deadtime: float) -> None:
+        await prepare_exposures(self.driver, num, livetime, deadtime)
+
+    async def default_trigger_info(self) -> TriggerInfo:
+        return TriggerInfo()
+
+
+class _Acquire(ADAcquireLogic):  # type: ignore[misc]
+    """areaDetector's Acquire, with an error that says what hangs."""
+
+    async def wait_for_idle(self) -> None:
+        try:
+            await super().wait_for_idle()
+        except TimeoutError as error:
+            raise DeviceError(
+                f"{self.driver.acquire.source} did not end: look at the detector and its trigger; what was measured so "
+                "far is kept"
+            ) from error
+
+
+class _Files(ADHDFDataLogic):  # type: ignore[misc]
+    datakey_suffix = "_image"
+
+
+class AsyncEpicsDetector(AreaDetector[ADBaseIO]):  # type: ignore[misc]
+    """Any areaDetector with an HDF5 plugin; its frames are the data key ``detector_image``, in the plugin's file.
+
+    Parameters
+    ----------
+    prefix:
+        Before ``cam1:`` and ``HDF1:``, with the protocol: ``"ca://BL:"`` or ``"pva://BL:"``.
+    folder:
+        Where the plugin writes; the same path here and on the IOC's machine.
+    """
+
+    def __init__(self, prefix: str, *, folder: Path | str, name: str = "detector") -> None:
+        files = StaticPathProvider(_unique, Path(folder))
+        driver = self._driver(prefix + "cam1:")
+
+        def logic(writer: NDFileHDF5IO, frame: NDArrayDescription, driver: ADBaseIO, plugins: object) -> _Files:
+            return _Files(frame, files, writer, driver, datakey_suffix="_image")
+
+        writer = ADWriterFactory(NDFileHDF5IO, "HDF1:", "hdf", "_image", None, logic)
+        super().__init__(
+            driver,
+            prefix,
+            writer,
+            acquire_logic=_Acquire(driver),
+            trigger_logic=_Trigger(driver),
+            config_sigs=[driver.manufacturer, driver.model, *self._settings()],
+            name=name,
+        )
+
+    def set_name(self, name: str, *, child_name_separator: str | None = "_") -> None:
+        """Name the detector and its signals."""
+        super().set_name(name, child_name_separator=child_name_separator or "_")
+
+    def _driver(self, prefix: str) -> ADBaseIO:
+        return ADBaseIO(prefix)
+
+    def _settings(self) -> list[SignalR[float]]:
+        return []
+
+
+class AsyncEpicsEiger(AsyncEpicsDetector):
+    """An Eiger by ADEiger: internal series, frames by its stream to the HDF5 plugin."""
+
+    def _driver(self, prefix: str) -> ADBaseIO:
+        self.trigger_mode = epics_signal_rw_rbv(EigerTrigger, prefix + "TriggerMode")
+        self.data_source = epics_signal_rw_rbv(EigerSource, prefix + "DataSource")
+        self.num_triggers = epics_signal_rw_rbv(int, prefix + "NumTriggers")
+        self.photon_energy = epics_signal_rw_rbv(float, prefix + "PhotonEnergy")
+        self.threshold_energy = epics_signal_rw_rbv(float, prefix + "ThresholdEnergy")
+        self.count_cutoff = epics_signal_r(int, prefix + "CountCutoff_RBV")
+        return ADBaseIO(prefix)
+
+    def _settings(self) -> list[SignalR[float]]:
+        return [self.photon_energy, self.threshold_energy]
+
+    async def tune(self, energy_kev: float) -> None:
+        """Set the photon energy, and the threshold to half of it."""
+        await self.photon_energy.set(energy_kev * 1e3)
+        await self.threshold_energy.set(energy_kev * 500.0)
+
+
+def _unique(device_name: str | None = None) -> str:
+    return f"{device_name or 'detector'}-{uuid.uuid4().hex[:12]}"
