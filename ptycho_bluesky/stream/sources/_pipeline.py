@@ -22,8 +22,8 @@ class DetectorOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bits: Literal[8, 16, 32] | None = None
-    """Depth of the counters; their largest value marks gaps and dead pixels. None: that of the frames' dtype (255 counts
-    are counts then), which is too much where 16-bit counters come as 32-bit numbers. Negative numbers are marks too."""
+    """Depth of the counters, whose largest value marks gaps and dead pixels; negative numbers are marks too. None: that
+    of the frames' dtype (255 is a count then). Give 16 where 16-bit counters come as 32-bit numbers."""
 
     saturation: int | None = Field(default=None, ge=1)
     """Counts from which a pixel is no longer linear; None where that does not happen."""
@@ -32,7 +32,7 @@ class DetectorOptions(BaseModel):
     """Part of the used pixels that may be saturated; a frame with more is refused."""
 
     centre_px: tuple[float, float] | None = None
-    """(row, column) where the direct beam meets the detector; None for pixel [H // 2, W // 2], with which a bin begins."""
+    """(row, column) where the direct beam meets the detector; None for [H // 2, W // 2], with which a bin begins."""
 
     crop_px: int | None = Field(default=None, ge=2)
     """Side of the square about the centre that is used, a multiple of `bin`; None for the whole frame."""
