@@ -74,7 +74,7 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
         self.seed(0)
 
     def seed(self, seed: int | np.random.SeedSequence) -> None:
-        """Start the errors anew, as if never moved; the encoder's noise has its own numbers: reading changes no move."""
+        """Start the errors anew, as if never moved. Readings of the encoder have random numbers of their own."""
         self._direction, self._hidden, self._walk = 0, 0.0, 0.0
         sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         self._moves, self._noise = (np.random.default_rng(s) for s in sequence.spawn(2))

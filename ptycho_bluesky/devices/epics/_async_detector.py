@@ -24,7 +24,7 @@ from ptycho_bluesky.errors import DeviceError
 __all__ = ["AsyncEpicsDetector", "AsyncEpicsEiger"]
 
 
-class EigerTrigger(StrictEnum):
+class EigerTrigger(StrictEnum):  # type: ignore[misc]
     """Trigger modes of ADEiger's driver."""
 
     INTERNAL_SERIES = "Internal Series"
@@ -33,7 +33,7 @@ class EigerTrigger(StrictEnum):
     EXTERNAL_ENABLE = "External Enable"
 
 
-class EigerSource(StrictEnum):
+class EigerSource(StrictEnum):  # type: ignore[misc]
     """Where ADEiger's driver takes frames from."""
 
     NONE = "None"

@@ -14,7 +14,7 @@ from ptycho_bluesky.errors import DeviceError
 __all__ = ["AsyncEpicsAxis", "AsyncEpicsStage"]
 
 
-class _MoveLogic(MotorFlyableMovableLogic):
+class _MoveLogic(MotorFlyableMovableLogic):  # type: ignore[misc]
     """The motor record's logic, with an error that says what stalled."""
 
     stall_s = STALL_S
