@@ -12,12 +12,17 @@ from ptycho_bluesky.errors import PlanError, report
 from ptycho_bluesky.experiment import (
     PATTERNS,
     POSITION_UNITS_M,
+    PatternInfo,
     PtychographyMetadata,
     ScanPattern,
+    from_positions,
     pattern_named,
 )
 
-__all__ = ["PATTERNS", "device_positions", "metadata_from", "overlap_of", "pattern_from"]
+__all__ = ["PATTERNS", "device_positions", "metadata_from", "overlap_of", "pattern_again", "pattern_from", "recipe_of"]
+
+MOST_LISTED = 5000
+"""Positions that a start document may list, some 200 kB."""
 
 
 def pattern_from(given: ScanPattern | Mapping[str, Any]) -> ScanPattern:
@@ -77,3 +82,28 @@ def overlap_of(pattern: ScanPattern, metadata: PtychographyMetadata) -> float | 
     if diameter is None or metadata.position_unit == "px" or len(pattern) < 2:
         return None
     return pattern.overlap(diameter)
+
+
+def recipe_of(pattern: ScanPattern) -> dict[str, Any]:
+    """Return parameters from which :func:`pattern_again` makes the pattern; its positions where nothing else does."""
+    try:
+        again = pattern_named(pattern.name, pattern.parameters)
+        if again.positions.shape == pattern.positions.shape and np.allclose(
+            again.positions, pattern.positions, rtol=0, atol=1e-6 * pattern.step_m() or 1e-15
+        ):
+            return pattern.parameters
+    except PlanError:
+        pass  # a pattern of somebody's own
+    if len(pattern) > MOST_LISTED:
+        return pattern.parameters
+    return {**pattern.parameters, "positions_m": pattern.positions.tolist()}
+
+
+def pattern_again(info: PatternInfo) -> ScanPattern | None:
+    """Return the pattern that a run's metadata tell, None where they do not tell all of it."""
+    listed = info.parameters.get("positions_m")
+    try:
+        pattern = from_positions(listed, info.name) if listed else pattern_named(info.name, info.parameters)
+    except PlanError:
+        return None
+    return pattern if len(pattern) == info.num_points else None

@@ -83,7 +83,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes:.0f} min {rest:.1f} s" if minutes else f"{rest:.1f} s"
 
 
-def sum_of(parts: Sequence[ScanEstimate], *, same_place: bool, between_s: float = 0.0) -> ScanEstimate:
+def sum_of(parts: Sequence[ScanEstimate], *, same_place: bool, interval_s: float = 0.0) -> ScanEstimate:
     """Return the sum of several scans: of the same place, whose dose adds up, or of places side by side."""
 
     def total(values: Sequence[Any]) -> Any:
@@ -93,10 +93,10 @@ def sum_of(parts: Sequence[ScanEstimate], *, same_place: bool, between_s: float 
         return None if None in values else max(values)
 
     fluences, doses = [p.fluence_photons_m2 for p in parts], [p.dose_gy for p in parts]
-    seconds, overlaps = total([p.seconds for p in parts]), [p.overlap for p in parts]
+    each, overlaps = [p.seconds for p in parts], [p.overlap for p in parts]
     return ScanEstimate(
         points=sum(p.points for p in parts),
-        seconds=None if seconds is None else seconds + between_s * (len(parts) - 1),
+        seconds=total([*(None if s is None else max(s, interval_s) for s in each[:-1]), each[-1]]),
         photons=total([p.photons for p in parts]),
         fluence_photons_m2=total(fluences) if same_place else worst(fluences),
         data_bytes=total([p.data_bytes for p in parts]),

@@ -10,7 +10,7 @@ from typing import Any
 from ptycho_bluesky.config import ScanLimits
 from ptycho_bluesky.errors import PlanError, report
 from ptycho_bluesky.experiment import FlyPath, PatternInfo, PtychographyMetadata, ScanPattern
-from ptycho_bluesky.plans._arguments import device_positions, overlap_of
+from ptycho_bluesky.plans._arguments import device_positions, overlap_of, recipe_of
 from ptycho_bluesky.plans._checks import Found, flyer_faults, scan_faults
 from ptycho_bluesky.plans._estimate import ScanEstimate, info_of, told
 from ptycho_bluesky.plans._limits import limit_faults
@@ -91,7 +91,7 @@ def start_of(scan: Scan, plan_name: str, estimate: ScanEstimate) -> dict[str, An
     pattern, whole = scan.pattern, scan.whole or scan.pattern
     info = PatternInfo(
         name=whole.name,
-        parameters=whole.parameters,
+        parameters=recipe_of(whole),
         num_points=len(whole),
         overlap=overlap_of(whole, scan.metadata),
     )

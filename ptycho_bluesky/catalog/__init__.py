@@ -5,14 +5,17 @@
 Tiled is away, with the one that is in service.
 """
 
+from ptycho_bluesky.catalog._amendments import amend_run, amendments_of
 from ptycho_bluesky.catalog._client import PtychoReconstruction
 from ptycho_bluesky.catalog._connect import RAW, connect, find_run
-from ptycho_bluesky.catalog._dataset import dataset_from_run
+from ptycho_bluesky.catalog._continued import continued
+from ptycho_bluesky.catalog._dataset import block_of, dataset_from_run, measured
 from ptycho_bluesky.catalog._embedded import stop_server
 from ptycho_bluesky.catalog._export import export_run
 from ptycho_bluesky.catalog._frames import TiledFrames, frames
 from ptycho_bluesky.catalog._later import CatalogLater, connect_later
 from ptycho_bluesky.catalog._library import ModelLibrary, probe_hash
+from ptycho_bluesky.catalog._mapping import Lookup, block_from, mapping_from
 from ptycho_bluesky.catalog._model_record import GateVerdict, ModelRecord, ServiceEvent
 from ptycho_bluesky.catalog._models import (
     PtychoModel,
@@ -31,6 +34,7 @@ __all__ = [
     "CampaignRuns",
     "CatalogLater",
     "GateVerdict",
+    "Lookup",
     "ModelLibrary",
     "ModelRecord",
     "PtychoModel",
@@ -41,9 +45,14 @@ __all__ = [
     "RunWriter",
     "ServiceEvent",
     "TiledFrames",
+    "amend_run",
+    "amendments_of",
+    "block_from",
+    "block_of",
     "connect",
     "connect_later",
     "content_hash",
+    "continued",
     "dataset_from_run",
     "export_run",
     "fetch_model",
@@ -53,6 +62,8 @@ __all__ = [
     "frames",
     "in_service",
     "install",
+    "mapping_from",
+    "measured",
     "probe_hash",
     "promote",
     "register_model",

@@ -1,22 +1,26 @@
-"""A run in the catalogue as a PtychoDataset, by its ``ptychography`` block."""
+"""A run in the catalogue, and those that continue it, as a PtychoDataset, by the ``ptychography`` block."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlparse
 
 import numpy as np
 import numpy.typing as npt
 
+from ptycho_bluesky.catalog._amendments import amendments_of
+from ptycho_bluesky.catalog._continued import continued
 from ptycho_bluesky.catalog._frames import TiledFrames, stream_array
+from ptycho_bluesky.catalog._mapping import block_from, mapping_from
 from ptycho_bluesky.errors import DatasetError, report
 from ptycho_bluesky.experiment import POSITION_UNITS_M, PtychoDataset, PtychographyMetadata
-from ptycho_bluesky.formats import FrameView
+from ptycho_bluesky.formats import FrameView, JoinedFrames
 from ptycho_bluesky.optics import probe_from_info
 
-__all__ = ["dataset_from_run"]
+__all__ = ["block_of", "dataset_from_run", "measured"]
 
 
 def _view(block: PtychographyMetadata, stored: tuple[int, int]) -> FrameView:
@@ -37,20 +41,37 @@ def _view(block: PtychographyMetadata, stored: tuple[int, int]) -> FrameView:
     return replace(view, window=(row - half, column - half, 2 * half))
 
 
-def _rows(run: Any) -> npt.NDArray[np.int64] | None:
+def _rows(run: Any, stream: str) -> npt.NDArray[np.int64] | None:
     """Return one row for each event, in order: a writer that had to try again may have appended rows twice."""
-    if "seq_num" not in run["primary"]:
+    if "seq_num" not in run[stream]:
         return None
-    numbers = np.asarray(stream_array(run, "seq_num").read()).reshape(-1)
+    numbers = np.asarray(stream_array(run, "seq_num", stream).read()).reshape(-1)
     return np.asarray(np.unique(numbers, return_index=True)[1], dtype=np.int64)
 
 
+def _column(run: Any, key: str, stream: str) -> npt.NDArray[np.float64]:
+    """Return (N,) or (events, n) values of a data key, each event once."""
+    values = np.asarray(stream_array(run, key, stream).read(), np.float64)
+    rows = _rows(run, stream)
+    return values if rows is None or len(rows) > len(values) else np.asarray(values[rows])
+
+
 def _positions(run: Any, block: PtychographyMetadata) -> npt.NDArray[np.float64]:
-    columns = [np.asarray(stream_array(run, key).read(), np.float64).reshape(-1) for key in block.position_keys]
-    if len(columns[0]) != len(columns[1]):
-        columns = [c[: min(map(len, columns))] for c in columns]
+    """Return (N, 2) positions, metres or pixels, one for each event of the frames, or each frame of an event."""
+    stream = block.positions_stream or block.frames_stream
+    columns = [_column(run, key, stream).reshape(-1) for key in block.position_keys]
+    if stream != block.frames_stream:
+        wanted, known = _column(run, "time", block.frames_stream), _column(run, "time", stream)
+        if not len(known) or wanted.min() < known.min() or wanted.max() > known.max():
+            raise DatasetError(
+                f"positions in stream {stream!r} do not cover the time of all frames in {block.frames_stream!r}; "
+                "they are taken by time: monitor them from before the first frame until after the last"
+            )
+        columns = [np.interp(wanted, known, column) for column in columns]
+    count = min(map(len, columns))
     unit = 1.0 if block.position_unit == "px" else POSITION_UNITS_M[block.position_unit]
-    return np.stack(columns, axis=1) * np.asarray(block.axis_signs, np.float64) * unit
+    placed = np.stack([c[:count] for c in columns], axis=1) * np.asarray(block.axis_signs, np.float64) * unit
+    return np.asarray(placed + np.asarray(block.position_offset_m))
 
 
 def _declared_bad(uri: str, view: FrameView) -> npt.NDArray[np.bool_]:
@@ -73,29 +94,55 @@ def _declared_bad(uri: str, view: FrameView) -> npt.NDArray[np.bool_]:
     return np.ascontiguousarray(view.apply(delivered.astype(bool)))
 
 
-def _mask(block: PtychographyMetadata, frames: TiledFrames, view: FrameView) -> npt.NDArray[np.bool_] | None:
+def _mask(
+    block: PtychographyMetadata, frames: TiledFrames | JoinedFrames, view: FrameView
+) -> npt.NDArray[np.bool_] | None:
     """Return True where a pixel is declared bad, or saturated in any frame."""
     mask = None if block.mask_uri is None else _declared_bad(block.mask_uri, view)
     if block.saturation is not None:
         saturated = np.zeros(frames.shape[1:], bool)
         for start in range(0, len(frames), 64):
-            saturated |= (frames[start : start + 64] >= block.saturation).any(axis=0)
+            saturated |= (np.asarray(frames[start : start + 64]) >= block.saturation).any(axis=0)
         if saturated.any():
             mask = saturated if mask is None else mask | saturated
     return mask
 
 
-def dataset_from_run(run: Any) -> PtychoDataset:
-    """Return the dataset of a run that :func:`ptycho_bluesky.plans.ptycho_scan` made, or that carries its block.
+def measured(run: Any, block: PtychographyMetadata) -> tuple[npt.NDArray[np.float64], int]:
+    """Return (N, 2) positions and the number of frames of one run.
+
+    Raises
+    ------
+    DatasetError
+        When the run ended well and the numbers differ.
+    """
+    positions = _positions(run, block)
+    count = len(TiledFrames(stream_array(run, block.frames_key, block.frames_stream), per_event=block.frames_per_event))
+    complete = (run.metadata.get("stop") or {}).get("exit_status") == "success"
+    if complete and count != len(positions):
+        raise DatasetError(
+            f"run {str(run.metadata['start']['uid'])[:8]} has {count} frames but {len(positions)} positions although "
+            f"it ended well; frames_key {block.frames_key!r} and position_keys {list(block.position_keys)} must be of "
+            "one stream, and frames_per_event the frames of each event"
+        )
+    return positions, min(count, len(positions))
+
+
+def dataset_from_run(run: Any, mapping: Path | str | Mapping[str, Any] | None = None) -> PtychoDataset:
+    """Return the dataset of a run: of our own plans, of somebody's with an amendment, or with a mapping.
 
     Frames stay in Tiled and are read by slices. Orientation, zero frequency, units and signs are applied; frames are
     cut to the largest square around the beam's centre; saturated and masked pixels become the mask; the probe is read
-    from its file or computed from its optics. A run that was aborted gives the frames that exist.
+    from its file or computed from its optics. A run that was aborted gives the frames that exist, and those of the
+    runs that continue it.
 
     Parameters
     ----------
     run:
         Tiled client of a run, e.g. ``client["raw"][uid]``.
+    mapping:
+        TOML file with a table ``[ptychography]``, or its contents, applied after the amendments that are stored; see
+        :func:`amend_run`.
 
     Returns
     -------
@@ -109,42 +156,75 @@ def dataset_from_run(run: Any) -> PtychoDataset:
     DatasetError
         When the block is missing, or does not fit the data; the text names every fault.
     """
-    start = dict(run.metadata["start"])
-    uid = str(start["uid"])
-    block = PtychographyMetadata.from_start(start)
+    block = block_of(run, mapping)
+    uid = str(run.metadata["start"]["uid"])
     if faults := block.missing():
         raise DatasetError(report(f"'ptychography' block of run {uid[:8]}", faults))
-    positions, rows = _positions(run, block), _rows(run)
-    if rows is not None and len(rows) <= len(positions):
-        positions = positions[rows]
-    array = stream_array(run, block.frames_key)
-    view = _view(block, TiledFrames(array).view.stored)
-    count = int(array.shape[0])
-    complete = (run.metadata.get("stop") or {}).get("exit_status") == "success"
-    if complete and count != len(positions):
-        raise DatasetError(
-            f"run {uid[:8]} has {count} frames but {len(positions)} positions although it ended well; "
-            f"frames_key {block.frames_key!r} and position_keys {list(block.position_keys)} must be of one stream"
-        )
+    family = continued(run) if mapping is None else [run]
+    pieces = [_piece(member, block if member is run else block_of(member)) for member in family]
+    ends = [*(piece.first for piece in pieces[1:]), None]
+    for piece, end in zip(pieces, ends, strict=True):
+        if end is not None:
+            piece.count = max(0, min(piece.count, end - piece.first))
+    return _joined(run, block, [piece for piece in pieces if piece.count] or pieces[:1]).validate()
 
-    count = min(count, len(positions))
-    frames = TiledFrames(array, view, count)
+
+def block_of(run: Any, mapping: Path | str | Mapping[str, Any] | None = None) -> PtychographyMetadata:
+    """Return the run's block with its amendments, and then a mapping, applied.
+
+    Raises
+    ------
+    DatasetError
+        When there is none, or it is not complete.
+    """
+    changes = [item["ptychography"] for item in amendments_of(run)]
+    if mapping is not None:
+        changes.append(mapping_from(mapping))
+    return block_from(run, *changes)
+
+
+@dataclass
+class _Piece:
+    """What one run gives to a dataset."""
+
+    first: int
+    count: int
+    frames: TiledFrames
+    positions: npt.NDArray[np.float64]
+    times: npt.NDArray[np.float64] | None
+
+
+def _piece(run: Any, block: PtychographyMetadata) -> _Piece:
+    positions, count = measured(run, block)
+    array = stream_array(run, block.frames_key, block.frames_stream)
+    view = _view(block, TiledFrames(array, per_event=block.frames_per_event).view.stored)
+    frames = TiledFrames(array, view, count, block.frames_per_event)
+    times = None
+    if block.frames_per_event == 1 and "time" in run[block.frames_stream]:
+        times = _column(run, "time", block.frames_stream).reshape(-1)
+    return _Piece(block.first_point, count, frames, positions, times)
+
+
+def _joined(run: Any, block: PtychographyMetadata, pieces: list[_Piece]) -> PtychoDataset:
+    start, first = run.metadata["start"], pieces[0]
+    parts = [TiledFrames(p.frames.array, p.frames.view, p.count, p.frames.per_event) for p in pieces]
+    if any(part.shape[1:] != parts[0].shape[1:] or part.dtype != parts[0].dtype for part in parts):
+        shapes = [f"{part.dtype} {part.shape}" for part in parts]
+        raise DatasetError(f"run {str(start['uid'])[:8]} and those that continue it have frames that differ: {shapes}")
+    times = [None if p.times is None or len(p.times) < p.count else p.times[: p.count] for p in pieces]
     geometry = None if block.geometry is None else block.geometry.model_copy(update={"beam_center_px": None})
-    size = view.shape[0]
-    times = np.asarray(stream_array(run, "time").read(), np.float64).reshape(-1) if "time" in run["primary"] else None
-    if times is not None and rows is not None and len(rows) <= len(times):
-        times = times[rows]
-    dataset = PtychoDataset(
+    size = first.frames.view.shape[0]
+    frames = parts[0] if len(parts) == 1 else JoinedFrames(cast(Any, parts))  # all that it asks of a part
+    return PtychoDataset(
         frames=frames,
-        positions=positions[:count],
+        positions=np.concatenate([p.positions[: p.count] for p in pieces]),
         geometry=geometry,
         modality="far-field" if geometry is None else geometry.modality,
         pixel_size_m=None if geometry is None else geometry.pixel_size_m(size),
-        mask=_mask(block, frames, view),
+        mask=_mask(block, frames, first.frames.view),
         probe=None if block.probe is None else probe_from_info(block.probe, geometry, size),
         rotation_deg=block.rotation_deg,
-        timestamps=None if times is None or len(times) < count else times[:count],
-        name=uid,
-        source={"kind": "tiled", "raw_uid": uid, "scan_id": start.get("scan_id"), "uri": str(run.uri)},
+        timestamps=None if any(t is None for t in times) else np.concatenate([t for t in times if t is not None]),
+        name=str(start["uid"]),
+        source={"kind": "tiled", "raw_uid": str(start["uid"]), "scan_id": start.get("scan_id"), "uri": str(run.uri)},
     )
-    return dataset.validate()

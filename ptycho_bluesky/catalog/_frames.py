@@ -24,16 +24,24 @@ class TiledFrames:
         Orientation, zero frequency and crop to apply; None for frames as delivered.
     length:
         Frames to show of those that exist; None for all.
+    per_event:
+        Frames in each event, n: the array is (events, n, H, W), or (N, H, W) once the run is validated.
     """
 
-    def __init__(self, array: Any, view: FrameView | None = None, length: int | None = None) -> None:
+    def __init__(
+        self, array: Any, view: FrameView | None = None, length: int | None = None, per_event: int = 1
+    ) -> None:
         shape = tuple(int(v) for v in array.shape)
-        self._four = len(shape) == 4 and shape[1] == 1
-        if len(shape) != 3 and not self._four:
-            raise CatalogError(f"frames have shape {shape}; allowed is (N, H, W) or (N, 1, H, W): give the images' key")
-        self._array = array
+        self._rows = shape[1] if len(shape) == 4 else 1
+        if len(shape) not in (3, 4) or self._rows not in (1, per_event):
+            allowed = "(N, H, W) or (N, 1, H, W)" if per_event == 1 else f"(events, {per_event}, H, W)"
+            raise CatalogError(
+                f"frames have shape {shape}; allowed is {allowed}: give the images' key, and frames_per_event"
+            )
+        self.array, self.per_event = array, per_event
         self.view = view or FrameView((shape[-2], shape[-1]))
-        self._length = shape[0] if length is None else min(length, shape[0])
+        total = shape[0] * self._rows
+        self._length = total if length is None else min(length, total)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,7 +51,7 @@ class TiledFrames:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of one pixel."""
-        dtype: np.dtype[Any] = np.dtype(self._array.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.array.dtype)
         return dtype
 
     def __len__(self) -> int:
@@ -56,8 +64,10 @@ class TiledFrames:
             raise CatalogError(f"frames[{start}:{stop}:{step}]: the step must be 1 or larger")
         if stop <= start:
             return np.empty((0, *self.view.shape), self.dtype)
-        piece = np.asarray(self._array[start:stop])
-        return self.view.apply(piece[:, 0] if self._four else piece)[::step]
+        first = start // self._rows
+        piece = np.asarray(self.array[first : -(-stop // self._rows)])
+        flat = piece.reshape(-1, *piece.shape[-2:])[start - first * self._rows : stop - first * self._rows]
+        return self.view.apply(flat)[::step]
 
     def __repr__(self) -> str:
         return f"<TiledFrames {self.shape} {self.dtype}>"

@@ -36,6 +36,9 @@ class PtychographyMetadata(BaseModel):
     frames_stream: str = "primary"
     """Event stream of the frames."""
 
+    frames_per_event: int = Field(default=1, ge=1)
+    """Frames, and positions, in each event: more than 1 where an event is a row of a fly scan."""
+
     positions_stream: str | None = None
     """Event stream of the positions; None for that of the frames. From another one they are taken by time."""
 
