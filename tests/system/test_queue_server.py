@@ -29,10 +29,9 @@ def configured(folder: Path) -> tuple[str, str]:
 
 def measure(folder: Path, addresses: tuple[str, str]) -> dict[str, Any]:
     """Serve `folder`, and be its user."""
-    with redis_server(folder / "redis") as (password, port):
-        address = f":{password}@127.0.0.1:{port}"
+    with redis_server(folder / "redis") as redis:
         command = [str(Path(sys.executable).with_name("start-re-manager")), "--config", "queueserver/re-manager.yml"]
-        with running(command, folder / "manager.log", cwd=folder, REDIS_ADDRESS=address):
+        with running(command, folder / "manager.log", cwd=folder, REDIS_ADDRESS=redis.address):
             client = [sys.executable, str(Path(__file__).with_name("queue_client.py")), *addresses]
             done = subprocess.run(client, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, f"{done.stderr[-2000:]}\n{(folder / 'manager.log').read_text()[-3000:]}"
@@ -42,9 +41,7 @@ def measure(folder: Path, addresses: tuple[str, str]) -> dict[str, Any]:
 
 @pytest.mark.timeout(300)
 def test_a_queued_scan_is_run_and_its_reconstruction_found(tmp_path: Path, use_home: Callable[[Path], Path]) -> None:
-    pytest.importorskip(
-        "bluesky_queueserver_api", reason="bluesky_queueserver_api: install the extra queueserver"
-    )
+    pytest.importorskip("bluesky_queueserver_api", reason="bluesky_queueserver_api: install the extra queueserver")
     use_home(tmp_path / "home")
     found = measure(tmp_path / "profiles", configured(tmp_path / "profiles"))
     try:
