@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from ptycho_bluesky.errors import InferenceError, report
 
-__all__ = ["ProbeViT", "ProbeViTSizes", "believable_pixels"]
+__all__ = ["Beam", "ProbeViT", "ProbeViTSizes", "believable_pixels"]
 
 CHANNELS = 10
 """Images that the physics hands to the transformer."""
@@ -138,7 +138,7 @@ class _Block(nn.Module):
         return cast(Tensor, x + self.mlp(self.norm2(x)))
 
 
-class _Beam:
+class Beam:
     """What follows from the probe alone: intensities, and the filter that brings exit waves back to the object."""
 
     def __init__(self, probe: Tensor) -> None:
@@ -216,7 +216,7 @@ class ProbeViT(nn.Module):
         good:
             (B or 1, N, N) bool, True where a pixel can be trusted.
         """
-        beam, corner = _Beam(probe), (-2, -1)
+        beam, corner = Beam(probe), (-2, -1)
         good = torch.fft.ifftshift(good & believable_pixels(frames), corner)
         frames = torch.where(good, torch.fft.ifftshift(frames, corner), 0.0)
         expected = torch.where(good, beam.expected, 0.0)
@@ -239,14 +239,14 @@ class ProbeViT(nn.Module):
         """
         tokens = functional.pixel_unshuffle(images, self.sizes.patch).flatten(2).transpose(1, 2)
         tokens = self.head(self.norm(self.blocks(self.embed(tokens) + self.position)))
-        tokens = tokens.transpose(1, 2).reshape(len(images), -1, self.side, self.side)
+        tokens = tokens.transpose(1, 2).reshape(images.shape[0], -1, self.side, self.side)
         return functional.pixel_shuffle(tokens, self.sizes.patch)
 
     def settle(self, images: Tensor) -> Tensor:
         """Return (B, 2, N, N), the last change, of (B, features + 9, N, N): features, correction, misfit, images."""
         return cast(Tensor, self.refine(images))
 
-    def _retrieve(self, beam: _Beam, amplitude: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
+    def _retrieve(self, beam: Beam, amplitude: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first change of the empty object, and the object after all physics steps."""
         obj = torch.ones(amplitude.shape, dtype=torch.complex64, device=amplitude.device)
         before, first = obj, obj
@@ -260,7 +260,7 @@ class ProbeViT(nn.Module):
             obj = obj / size * ((1 - PHASE_OBJECT) * size + PHASE_OBJECT * mean)
         return first, obj
 
-    def _images(self, beam: _Beam, first: Tensor, estimate: Tensor, intensity: Tensor, expected: Tensor) -> Tensor:
+    def _images(self, beam: Beam, first: Tensor, estimate: Tensor, intensity: Tensor, expected: Tensor) -> Tensor:
         """Return (B, CHANNELS, N, N): the real-space images first, of which the second look uses five."""
         n, corner = self.sizes.size, (-2, -1)
         light = beam.light.expand(len(first), -1, -1)

@@ -1,0 +1,122 @@
+"""ProbeViT's physics on the CPU, for one probe: what surrounds its two parts with weights."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ptycho_bluesky.inference._vit import CHANNELS, Beam
+from ptycho_bluesky.inference.backends import _passes as passes
+from ptycho_bluesky.inference.backends._protocol import Images
+from ptycho_bluesky.transforms import LANES, can_transform, plan_for
+
+__all__ = ["ProbePhysics", "State", "can_do", "example_frames"]
+
+
+def can_do(size: int) -> bool:
+    """Tell whether the compiled passes take frames of `size`: whole strips on both sides of the centre."""
+    return size % (2 * LANES) == 0 and can_transform(size)
+
+
+class State(NamedTuple):
+    """What the passes keep of a batch."""
+
+    amplitudes: Images
+    objects: Images
+    lit: npt.NDArray[np.bool_]
+    room: passes.Room
+
+
+def example_frames(probe: npt.NDArray[np.complex64], good: npt.NDArray[np.bool_], count: int = 32) -> Images:
+    """Return (count, N, N) frames of smooth random objects in a probe (modes, N, N), 1e4 to 1e6 counts each."""
+    rng, n = np.random.default_rng(0), probe.shape[-1]
+    q = np.hypot(*np.meshgrid(np.fft.fftfreq(n), np.fft.fftfreq(n)))
+    noise = np.fft.ifft2(np.fft.fft2(rng.normal(size=(count, n, n))) / (q + 1 / n) ** 1.5).real
+    thickness = noise / noise.std(axis=(1, 2), keepdims=True)
+    patches = np.exp(thickness * (1j * rng.uniform(0.1, 0.6, (count, 1, 1)) - 0.05))
+    waves = np.fft.fft2(probe * patches[:, None], norm="ortho")
+    intensity = np.fft.fftshift((np.abs(waves) ** 2).sum(axis=1), axes=(1, 2)) / (np.abs(probe) ** 2).sum()
+    counts = rng.poisson(intensity * 10 ** rng.uniform(4, 6, (count, 1, 1)))
+    return np.where(good, counts, 0).astype(np.float32)
+
+
+class ProbePhysics:
+    """The physics of a network with one probe; equal to the torch module to some 1e-5.
+
+    Parameters
+    ----------
+    iterations:
+        Physics steps before the transformer.
+    probe:
+        (modes, N, N), total intensity 1.
+    good:
+        (N, N) True where a pixel can be trusted, zero frequency in the centre.
+    """
+
+    def __init__(self, iterations: int, probe: npt.NDArray[np.complex64], good: npt.NDArray[np.bool_]) -> None:
+        self._channels, n = CHANNELS, probe.shape[-1]
+        beam = Beam(torch.from_numpy(np.ascontiguousarray(probe))[None])
+        wave = (beam.probe[0, 0] / torch.sqrt(beam.top[0])).numpy()
+        share = passes.strips_of(beam.share[0].numpy().astype(np.complex64))
+        plan = plan_for(n)
+        self.beam = passes.Beam(
+            plan=plan,
+            rows=(plan.order + n // 2) % n,
+            probe=passes.strips_of(beam.probe[0].numpy()),
+            back=passes.strips_of(beam.back[0].numpy()),
+            share=np.ascontiguousarray(share[:, :, 0]),
+            light=beam.light[0].numpy(),
+            wave=np.stack([wave.real, wave.imag]).astype(np.float32),
+            expected=np.fft.fftshift(beam.expected[0].numpy()),
+            good=np.ascontiguousarray(good),
+            iterations=iterations,
+        )
+
+    def prepare(self, frames: Images) -> tuple[Images, State]:
+        """Return what the transformer is shown (B, channels, N, N) of `frames` (B, N, N), and the state so far."""
+        count, n, strips = len(frames), frames.shape[-1], self.beam.share.shape[0]
+        images = np.empty((count, self._channels, n, n), np.float32)
+        state = self._state(count, n, strips)
+        passes.prepare(self.beam, frames, state.room, images, state.amplitudes, state.objects, state.lit)
+        return images, state
+
+    def _state(self, count: int, n: int, strips: int) -> State:
+        return State(
+            np.empty((count, strips, n, LANES), np.float32),
+            np.empty((count, strips, n, 2, LANES), np.float32),
+            np.empty(count, bool),
+            passes.room_for(self.beam),
+        )
+
+    def look_again(self, images: Images, state: State, change: Images) -> Images:
+        """Return what the convolutions are shown (B, F + 9, N, N) after the transformer's `change` (B, 2 + F, N, N)."""
+        change = np.ascontiguousarray(change, np.float32)
+        seen = np.empty((len(change), change.shape[1] + 7, *change.shape[2:]), np.float32)
+        passes.look_again(self.beam, state.amplitudes, change, state.room, images, state.objects, seen)
+        return seen
+
+    def conclude(self, state: State, change: Images) -> tuple[Images, Images, Images]:
+        """Return phase, amplitude (B, N, N) and misfit (B,) after the last `change` (B, 2, N, N).
+
+        A frame without a count gives phase 0, amplitude 0 and misfit 1.
+        """
+        misfits = np.empty(len(change), np.float32)
+        change = np.ascontiguousarray(change, np.float32)
+        passes.conclude(self.beam, state.amplitudes, change, state.room, state.objects, misfits)
+        patches = passes.waves_of(state.objects)
+        patches[~state.lit], misfits[~state.lit] = 0, 1
+        return np.angle(patches), np.abs(patches), misfits
+
+    def misfits(self, frames: Images, patches: npt.NDArray[np.complex64]) -> Images:
+        """Return (B,) how far `patches` (B, N, N) of any network are from explaining `frames` (B, N, N)."""
+        count, n, strips = len(frames), frames.shape[-1], self.beam.share.shape[0]
+        state = self._state(count, n, strips)._replace(objects=passes.strips_of(patches))
+        found = np.empty(count, np.float32)
+        passes.measure(self.beam, frames, state.room, state.amplitudes)
+        passes.conclude(
+            self.beam, state.amplitudes, np.zeros((count, 2, n, n), np.float32), state.room, state.objects, found
+        )
+        return found
