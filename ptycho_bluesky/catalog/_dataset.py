@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -41,27 +41,45 @@ def _view(block: PtychographyMetadata, stored: tuple[int, int]) -> FrameView:
     return replace(view, window=(row - half, column - half, 2 * half))
 
 
-def _rows(run: Any, stream: str) -> npt.NDArray[np.int64] | None:
-    """Return one row for each event, in order: a writer that had to try again may have appended rows twice."""
-    if "seq_num" not in run[stream]:
-        return None
-    numbers = np.asarray(stream_array(run, "seq_num", stream).read()).reshape(-1)
-    return np.asarray(np.unique(numbers, return_index=True)[1], dtype=np.int64)
+class _Events:
+    """Columns of a run's streams; each stream, and its numbers, are asked for once: every time is a request."""
+
+    def __init__(self, run: Any) -> None:
+        self.metadata, self._run = run.metadata, run
+        self._streams: dict[str, Any] = {}
+        self._numbers: dict[str, npt.NDArray[np.int64] | None] = {}
+
+    def __getitem__(self, stream: str) -> Any:
+        if stream not in self._streams:
+            self._streams[stream] = self._run[stream]
+        return self._streams[stream]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._run)
+
+    def _rows(self, stream: str) -> npt.NDArray[np.int64] | None:
+        """Return one row for each event, in order: a writer that had to try again may have appended rows twice."""
+        if stream not in self._numbers:
+            rows = None
+            if "seq_num" in self[stream]:
+                numbers = np.asarray(stream_array(self, "seq_num", stream).read()).reshape(-1)
+                rows = np.asarray(np.unique(numbers, return_index=True)[1], dtype=np.int64)
+            self._numbers[stream] = rows
+        return self._numbers[stream]
+
+    def column(self, key: str, stream: str) -> npt.NDArray[np.float64]:
+        """Return (events,) or (events, n) values of a data key, each event once."""
+        values = np.asarray(stream_array(self, key, stream).read(), np.float64)
+        rows = self._rows(stream)
+        return values if rows is None or len(rows) > len(values) else np.asarray(values[rows])
 
 
-def _column(run: Any, key: str, stream: str) -> npt.NDArray[np.float64]:
-    """Return (N,) or (events, n) values of a data key, each event once."""
-    values = np.asarray(stream_array(run, key, stream).read(), np.float64)
-    rows = _rows(run, stream)
-    return values if rows is None or len(rows) > len(values) else np.asarray(values[rows])
-
-
-def _positions(run: Any, block: PtychographyMetadata) -> npt.NDArray[np.float64]:
+def _positions(events: _Events, block: PtychographyMetadata) -> npt.NDArray[np.float64]:
     """Return (N, 2) positions, metres or pixels, one for each event of the frames, or each frame of an event."""
     stream = block.positions_stream or block.frames_stream
-    columns = [_column(run, key, stream).reshape(-1) for key in block.position_keys]
+    columns = [events.column(key, stream).reshape(-1) for key in block.position_keys]
     if stream != block.frames_stream:
-        wanted, known = _column(run, "time", block.frames_stream), _column(run, "time", stream)
+        wanted, known = events.column("time", block.frames_stream), events.column("time", stream)
         if not len(known) or wanted.min() < known.min() or wanted.max() > known.max():
             raise DatasetError(
                 f"positions in stream {stream!r} do not cover the time of all frames in {block.frames_stream!r}; "
@@ -116,16 +134,8 @@ def measured(run: Any, block: PtychographyMetadata) -> tuple[npt.NDArray[np.floa
     DatasetError
         When the run ended well and the numbers differ.
     """
-    positions = _positions(run, block)
-    count = len(TiledFrames(stream_array(run, block.frames_key, block.frames_stream), per_event=block.frames_per_event))
-    complete = (run.metadata.get("stop") or {}).get("exit_status") == "success"
-    if complete and count != len(positions):
-        raise DatasetError(
-            f"run {str(run.metadata['start']['uid'])[:8]} has {count} frames but {len(positions)} positions although "
-            f"it ended well; frames_key {block.frames_key!r} and position_keys {list(block.position_keys)} must be of "
-            "one stream, and frames_per_event the frames of each event"
-        )
-    return positions, min(count, len(positions))
+    piece = _piece(run, block)
+    return piece.positions, piece.count
 
 
 def dataset_from_run(run: Any, mapping: Path | str | Mapping[str, Any] | None = None) -> PtychoDataset:
@@ -195,13 +205,22 @@ class _Piece:
 
 
 def _piece(run: Any, block: PtychographyMetadata) -> _Piece:
-    positions, count = measured(run, block)
-    array = stream_array(run, block.frames_key, block.frames_stream)
-    view = _view(block, TiledFrames(array, per_event=block.frames_per_event).view.stored)
-    frames = TiledFrames(array, view, count, block.frames_per_event)
+    events = _Events(run)
+    positions = _positions(events, block)
+    array = stream_array(events, block.frames_key, block.frames_stream)
+    stored = TiledFrames(array, per_event=block.frames_per_event)
+    complete = (run.metadata.get("stop") or {}).get("exit_status") == "success"
+    if complete and len(stored) != len(positions):
+        raise DatasetError(
+            f"run {str(run.metadata['start']['uid'])[:8]} has {len(stored)} frames but {len(positions)} positions "
+            f"although it ended well; frames_key {block.frames_key!r} and position_keys {list(block.position_keys)} "
+            "must be of one stream, and frames_per_event the frames of each event"
+        )
+    count = min(len(stored), len(positions))
     times = None
-    if block.frames_per_event == 1 and "time" in run[block.frames_stream]:
-        times = _column(run, "time", block.frames_stream).reshape(-1)
+    if block.frames_per_event == 1 and "time" in events[block.frames_stream]:
+        times = events.column("time", block.frames_stream).reshape(-1)
+    frames = TiledFrames(array, _view(block, stored.view.stored), count, block.frames_per_event)
     return _Piece(block.first_point, count, frames, positions, times)
 
 
