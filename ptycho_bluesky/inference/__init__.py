@@ -5,6 +5,7 @@
 :class:`Mosaic` puts together. :func:`infer` does all of this for a dataset.
 """
 
+from ptycho_bluesky.inference._cold_start import cold_start
 from ptycho_bluesky.inference._conditions import Conditions
 from ptycho_bluesky.inference._infer import InferenceResult, infer
 from ptycho_bluesky.inference._model import (
@@ -45,6 +46,7 @@ __all__ = [
     "TrainingState",
     "Trial",
     "TrialOptions",
+    "cold_start",
     "hold_out",
     "infer",
     "load_model",

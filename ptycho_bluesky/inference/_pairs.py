@@ -21,7 +21,7 @@ __all__ = ["MODES", "TrainingPairs"]
 MODES = 3
 """Modes of the probes that the network sees in training; fewer are filled up with zeros."""
 
-INSIDE = 0.97
+INSIDE = 0.9
 """Least share of the light of a frame that must have met the reconstructed field."""
 
 ComplexArray = npt.NDArray[np.complex64]
@@ -101,7 +101,7 @@ class TrainingPairs:
         given = dataset.frame_shape[0]
         if light.shape[1:] != dataset.frame_shape or light.shape[1] != light.shape[2]:
             raise InferenceError(
-                f"the probe is {light.shape[1:]} pixels, frames are {dataset.frame_shape}; give a match"
+                f"the probe is {light.shape[1:]} pixels, frames are {dataset.frame_shape}; give the probe of those"
             )
         if reconstruction is not None and len(reconstruction.positions) != len(dataset):
             raise InferenceError(

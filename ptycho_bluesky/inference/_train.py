@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
@@ -101,7 +102,10 @@ def train(
             "python": platform.python_version(),
         },
     }
-    ProbeViTModel(output.stem, network, "", notes).save(output)
+    made = ProbeViTModel(output.stem, network, "", notes)
+    if os.environ.get("RANK", "0") != "0":  # under torchrun all have the same weights, and the first one writes
+        return made
+    made.save(output)
     trained = load_model(output)
     if not isinstance(trained, ProbeViTModel):
         raise InferenceError(f"{output} did not come back as a ProbeViT")
