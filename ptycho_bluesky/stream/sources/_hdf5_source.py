@@ -149,7 +149,8 @@ class Hdf5Source(ReceivingSource):
     def _follow(self, stack: _Frames, identity: tuple[int, int]) -> None:
         row = 0
         while not self._closing.is_set():
-            over = not self._being_written()  # before the last look at how many there are
+            replaced = self._identity() != identity  # both before the last look at how many there are
+            over = replaced or not self._being_written()
             there = stack.count()
             for k in range(row, min(row + ROWS, there)):
                 self._admit(stack.number(k), stack.time(k), self._reader(stack, k))
@@ -157,12 +158,9 @@ class Hdf5Source(ReceivingSource):
                     return
             row = max(row, min(row + ROWS, there))
             if row >= there and (over or row == self._expected):
-                self._end_series(f"all {row} frames of the file")
+                self._end_series(f"{row} frames" + (", then the file was replaced" if replaced else ""))
                 return
             if row >= there:
-                if self._identity() != identity:
-                    self._end_series(f"the file was replaced after {row} frames")
-                    return
                 self._closing.wait(FOLLOW_S)
 
     @staticmethod

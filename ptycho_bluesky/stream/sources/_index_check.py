@@ -41,8 +41,9 @@ class IndexCheck:
     """Follows the numbers of one source's frames and counts what is wrong with them.
 
     A number that was passed over counts as dropped until it comes after all; then it counts as reordered. A number that
-    was seen already is a repetition if it brings the same time stamp or none, and a new series if its time stamp is
-    newer than all before, if the connection was lost in between, or if it lies further back than `window`.
+    was seen already is a repetition. It begins a new series instead if the connection was lost in between; if its time
+    stamp is newer than all before and it is the first number again (or follows a repetition like that: the first was
+    lost, and so was one frame here); or, without time stamps, if it lies further back than `window`.
 
     Parameters
     ----------
@@ -61,6 +62,7 @@ class IndexCheck:
         self._newest = math.nan
         self._missing: dict[int, None] = {}
         self._lost_touch = False
+        self._suspect = -1  # number of the last repetition with a newer time stamp
 
     def begin(self, first: int | None = None) -> None:
         """Begin a new series because the source said so; `first` is its first number, None where that is not known."""
@@ -69,7 +71,7 @@ class IndexCheck:
             self._counts.restarts += 1
         self._first, self._next, self._newest = first, first or 0, math.nan
         self._missing.clear()
-        self._lost_touch = False
+        self._lost_touch, self._suspect = False, -1
 
     def lost_touch(self) -> None:
         """Take note that the connection was lost: the next number that lies back begins a new series."""
@@ -79,8 +81,9 @@ class IndexCheck:
         """Count frame `index`; False where it was there before."""
         if self._first is None:
             self._first = self._next = index
-        if index < self._next and self._begins_again(index, time):
+        if index < self._next and self._begins_again(index, time, self._first):
             self.begin(index)
+            self._first = index
         self._lost_touch = False
         if index >= self._next:
             self._pass_over(self._next, index)
@@ -96,16 +99,19 @@ class IndexCheck:
             self._first = index
         else:
             self._counts.repeated += 1
+            self._suspect = index if time > self._newest else -1
             return False
         return True
 
-    def _begins_again(self, index: int, time: float) -> bool:
+    def _begins_again(self, index: int, time: float, first: int) -> bool:
         newer = time > self._newest  # False where either is NaN
         if self._lost_touch:
             return newer or index < self._next - 1  # the last frame again is what a monitor shows on reconnection
         if index in self._missing:
             return False
-        return newer or (math.isnan(time) and index + self._window < self._next)
+        if math.isnan(time):
+            return index + self._window < self._next
+        return newer and (index <= first or index == self._suspect + 1)
 
     def _pass_over(self, start: int, stop: int) -> None:
         self._counts.dropped += stop - start

@@ -54,6 +54,13 @@ def test_a_newer_time_stamp_tells_a_restart_from_a_repetition(first: int, second
     assert (series, counts.restarts, counts.repeated, counts.dropped) == (1, 1, 0, 0)
 
 
+def test_a_frame_sent_twice_with_two_stamps_is_no_restart_but_two_in_a_row_are() -> None:
+    times = [float(k) for k in range(8)]
+    assert check([0, 1, 2, 3, 2, 4, 5, 6], times)[0] == [0, 1, 2, 3, 4, 5, 6]
+    taken, counts, series = check([0, 1, 2, 3, 4, 1, 2, 3], times)  # again from 0, but 0 was lost
+    assert (taken, counts.repeated, series) == ([0, 1, 2, 3, 4, 2, 3], 1, 1)
+
+
 def test_without_time_stamps_a_lost_connection_tells() -> None:
     counts = SourceCounts()
     follow = IndexCheck(counts)
