@@ -27,6 +27,8 @@ __all__ = ["Choice", "Measured", "choose"]
 logger = logging.getLogger(__name__)
 
 RUNTIMES = ("torch", "openvino", "onnxruntime", "onnx")
+Make = Callable[[BackendOptions], Engine]
+
 SECONDS = 0.3
 """Of measuring for each candidate, after its first call."""
 
@@ -71,7 +73,7 @@ def _candidates(options: BackendOptions) -> list[BackendOptions]:
     return [options.model_copy(update={"name": name, "precision": precision}) for name, precision in pairs]
 
 
-def choose(make: Callable[[BackendOptions], Engine], key: str, frames: Images, options: BackendOptions) -> Choice:
+def choose(make: Make, key: str, frames: Images, options: BackendOptions) -> Choice:
     """Return the fastest way that is exact enough, as measured now or before.
 
     Parameters
@@ -103,7 +105,7 @@ def choose(make: Callable[[BackendOptions], Engine], key: str, frames: Images, o
     picked, best = max(able, key=lambda pair: pair[1].frames_per_second)
     others = [f"{r.name} {r.precision} {r.frames_per_second:.0f}" for _, r in able if r is not best]
     reason = (
-        f"{best.name} in {best.precision}: {best.frames_per_second:.0f} frames/s with {options.threads} threads, off by "
+        f"{best.name} in {best.precision}: {best.frames_per_second:.0f} frames/s, threads {options.threads}, off by "
         f"{best.share:.2%} of the patches' deviation (allowed {options.allowed:.0%}); {', '.join(others) or 'no other'}"
     )
     logger.info("backend: %s", reason)
@@ -131,9 +133,7 @@ def _kept(path: Path) -> Choice | None:
         return None
 
 
-def _measured(
-    make: Callable[[BackendOptions], Engine], options: BackendOptions, frames: Images, exact: Made
-) -> Measured:
+def _measured(make: Make, options: BackendOptions, frames: Images, exact: Made) -> Measured:
     try:
         engine = make(options)
         made = engine(frames)

@@ -1,4 +1,4 @@
-"""Whole networks on frames of their own size: layers in a backend, physics in compiled passes, threads beside each other.
+"""Whole networks on frames of their own size: layers in a backend, physics in compiled passes, threads side by side.
 
 An engine is given frames (B, N, N) float32 counts, the zero frequency in the centre, and returns :class:`Made`.
 """
@@ -160,6 +160,8 @@ class _Whole(nn.Module):
     def __init__(self, network: ProbeViT, probe: npt.NDArray[np.complex64], good: npt.NDArray[np.bool_]) -> None:
         super().__init__()
         self.network = network
+        self.probe: Tensor
+        self.good: Tensor
         self.register_buffer("probe", torch.from_numpy(np.ascontiguousarray(probe))[None])
         self.register_buffer("good", torch.from_numpy(np.ascontiguousarray(good))[None])
 
@@ -207,20 +209,21 @@ class PlainEngine:
     def __call__(self, frames: Images, /) -> Made:
         """Return what the network makes of `frames` (B, N, N)."""
         parts = self._threads.over(lambda part: self._part(frames[part]), len(frames))
-        phase, amplitude, misfit = (
-            None if made[0] is None else np.concatenate(made) for made in zip(*parts, strict=True)
-        )
-        return Made(phase, amplitude, misfit)
+        phases, amplitudes, misfits = zip(*parts, strict=True)
+        return Made(np.concatenate(phases), _joined(amplitudes), _joined(misfits))
 
     def _part(self, frames: Images) -> Made:
         made = self._backend(self._counts(frames))
         phase, amplitude = made[0][:, 0], made[1][:, 0] if len(made) > 1 else None
         if self._physics is None:
             return Made(phase, amplitude, None)
-        patches = np.exp(np.complex64(1j) * phase)
-        return Made(
-            phase, amplitude, self._physics.misfits(frames, patches if amplitude is None else patches * amplitude)
-        )
+        patches = np.exp(np.complex64(1j) * phase) * (np.float32(1) if amplitude is None else amplitude)
+        return Made(phase, amplitude, self._physics.misfits(frames, patches))
+
+
+def _joined(parts: tuple[Images | None, ...]) -> Images | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None
 
 
 class _Heads(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import io
 import os
 import warnings
 from collections.abc import Callable
@@ -23,7 +22,7 @@ __all__ = ["check_deviation", "exported", "folder", "key_of", "needed", "written
 OPSET = 17
 
 BOUNDS = {"f32": 1e-3, "f16": 0.05, "bf16": 0.05, "int8": 0.3}
-"""Rms difference to torch, as a share of the output's standard deviation, above which a runtime's network is refused."""
+"""Rms difference to torch, as a share of the output's deviation, above which a runtime's network is refused."""
 
 
 def needed(module: str, what: str) -> Any:
@@ -40,7 +39,8 @@ def needed(module: str, what: str) -> Any:
             return importlib.import_module(module)
     except ImportError as error:
         raise InferenceError(
-            f"{what} needs {module}, which is not installed: pip install 'ptycho-bluesky[edge]', or take backend 'torch'"
+            f"{what} needs {module}, which is not installed: install the extra 'edge' (pip install "
+            "'ptycho-bluesky[edge]'), or take backend 'torch'"
         ) from error
 
 
@@ -75,17 +75,20 @@ def exported(network: nn.Module, example: Images) -> Path:
     if path.is_file():
         return path
     needed("onnx", "the export of a network")
-    made, buffer = torch.from_numpy(example[:1]), io.BytesIO()
+    made = torch.from_numpy(example[:1])
     with torch.inference_mode():
         count = 1 if isinstance(outputs := network(made), torch.Tensor) else sum(one is not None for one in outputs)
     names = [f"out{k}" for k in range(count)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
-        torch.onnx.export(
-            network, (made,), buffer, opset_version=OPSET, dynamo=False, input_names=["frames"], output_names=names,
-            dynamic_axes={name: {0: "batch"} for name in ("frames", *names)},
-        )  # fmt: skip
-    return written(path, lambda partial: partial.write_bytes(buffer.getvalue()))
+
+    def write(partial: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
+            torch.onnx.export(
+                network, (made,), str(partial), opset_version=OPSET, dynamo=False, input_names=["frames"],
+                output_names=names, dynamic_axes={name: {0: "batch"} for name in ("frames", *names)},
+            )  # fmt: skip
+
+    return written(path, write)
 
 
 def check_deviation(name: str, precision: str, deviation: Deviation) -> Deviation:
@@ -98,7 +101,7 @@ def check_deviation(name: str, precision: str, deviation: Deviation) -> Deviatio
     """
     if not deviation.share <= BOUNDS[precision]:
         raise InferenceError(
-            f"{name} in {precision} differs from torch by {deviation}; allowed is {BOUNDS[precision]:.1%}: take another "
-            f"precision or backend, and delete {folder()} if files there may be damaged"
+            f"{name} in {precision} differs from torch by {deviation}; allowed is {BOUNDS[precision]:.1%}: take "
+            f"another precision or backend, and delete {folder()} if files there may be damaged"
         )
     return deviation

@@ -74,8 +74,8 @@ def providers_for(available: set[str], precision: Precision, device: str) -> lis
     found = [one for one in wanted if one[0] in available and device != "cpu"]
     if device == "cuda" and not found:
         raise InferenceError(
-            f"this ONNX Runtime has {', '.join(sorted(available))}, none for CUDA: install onnxruntime-gpu (on a Jetson "
-            "its build with TensorRT), or take device 'cpu'"
+            f"this ONNX Runtime has {', '.join(sorted(available))}, none for CUDA: install onnxruntime-gpu (on a "
+            "Jetson its build with TensorRT), or take device 'cpu'"
         )
     if precision == "f16" and (not found or found[0][0] != TENSORRT):
         raise InferenceError(

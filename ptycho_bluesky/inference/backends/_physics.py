@@ -114,9 +114,7 @@ class ProbePhysics:
         """Return (B,) how far `patches` (B, N, N) of any network are from explaining `frames` (B, N, N)."""
         count, n, strips = len(frames), frames.shape[-1], self.beam.share.shape[0]
         state = self._state(count, n, strips)._replace(objects=passes.strips_of(patches))
-        found = np.empty(count, np.float32)
+        found, nothing = np.empty(count, np.float32), np.zeros((count, 2, n, n), np.float32)
         passes.measure(self.beam, frames, state.room, state.amplitudes)
-        passes.conclude(
-            self.beam, state.amplitudes, np.zeros((count, 2, n, n), np.float32), state.room, state.objects, found
-        )
+        passes.conclude(self.beam, state.amplitudes, nothing, state.room, state.objects, found)
         return found

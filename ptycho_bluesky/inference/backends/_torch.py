@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,9 +65,10 @@ class TorchBackend:
         if device == "cuda" and not torch.cuda.is_available():
             raise InferenceError("torch finds no CUDA device: use device 'cpu', or install torch for CUDA")
         self.name, self.precision, self._device, self._type = f"torch-{device}", precision, device, TYPES[precision]
-        self._network = _copied(network, self._type).to(device)
-        if example.shape[1] > 1 or device == "cuda":
-            self._network = self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        made: nn.Module = copy.deepcopy(network).eval().to(device)
+        if precision != "f32":  # complex buffers stay as they are
+            made = made.to(self._type)
+        self._network = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._run: Callable[[Tensor], Any] = torch.compile(self._network) if compiled else self._network
         self._graphs: dict[int, _Graph] = {}
         self._alone = threading.Lock()
@@ -102,7 +104,8 @@ class TorchBackend:
     def _compute(self, batch: Images) -> tuple[Images, ...]:
         with torch.inference_mode():
             if self._device == "cpu":
-                made = _outputs(self._run(torch.from_numpy(batch).to(self._type)))
+                frames = torch.from_numpy(batch).to(self._type, memory_format=torch.channels_last)
+                made = _outputs(self._run(frames))
                 return tuple(np.ascontiguousarray(one.float().numpy()) for one in made)
             with self._alone:  # a graph has one set of buffers
                 size = 1 << (len(batch) - 1).bit_length()
@@ -117,7 +120,7 @@ class _Graph:
     def __init__(self, run: Callable[[Tensor], Any], shape: tuple[int, ...], kind: torch.dtype) -> None:
         self._host = torch.zeros(shape, pin_memory=True)
         self._input = torch.zeros(shape, dtype=kind, device="cuda")
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # plans, workspaces and kernels are chosen before the capture
             for _ in range(3):
@@ -136,11 +139,3 @@ class _Graph:
             host.copy_(made, non_blocking=True)
         torch.cuda.current_stream().synchronize()
         return tuple(host.numpy()[: len(batch)].copy() for host in self._back)
-
-
-def _copied(network: nn.Module, kind: torch.dtype) -> nn.Module:
-    """Return a copy in another type; a network that keeps its own types (``keeps_types``) is only copied."""
-    import copy
-
-    made = copy.deepcopy(network).eval()
-    return made if getattr(network, "keeps_types", False) else cast(nn.Module, made.to(kind))
