@@ -4,121 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from ptycho_bluesky.errors import InferenceError
+from ptycho_bluesky.inference._level import Plane, find_plane
+from ptycho_bluesky.inference._mosaic_kernels import LAYERS, add_patch, shift_patch
 
-__all__ = ["Maps", "Mosaic", "warm_up"]
+__all__ = ["Agreement", "Maps", "Mosaic", "warm_up"]
 
 FloatImage = npt.NDArray[np.float32]
 Maps = tuple[FloatImage, FloatImage, FloatImage, FloatImage]
 """phase, amplitude, coverage, residual: each (Y, X) float32."""
 
+Box = tuple[int, int, int, int]
+"""Rows and columns (first, end, first, end) of the grid."""
+
 MAX_PIXELS = 1 << 24
+"""Largest canvas: 24 bytes a pixel, 400 MB."""
+
 MIN_OVERLAP = 0.02
-ISLANDS = 16
-COARSE = 256
-LAYERS = 5
-FAST = {"reassoc", "contract", "nsz", "arcp"}  # lets sums vectorise; NaN keeps its meaning
 MIN_COVERAGE = 0.05
+LEAST_TRUST = 0.1
+"""Share of its weight that a patch of no confidence keeps: it shows where nothing better is, and is outvoted there."""
+
+MOST_BOXES = 4096
 
 
-@numba.njit(cache=True, fastmath=FAST)
-def _shift(patch, fy, fx, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (3, h+1, w+1) with `patch` (3, h+2, w+2), bordered by zeros, moved down and right by (fy, fx)."""
-    a, b, c, d = (1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx
-    for k in range(3):
-        for i in range(out.shape[1]):
-            for j in range(out.shape[2]):
-                here = a * patch[k, i + 1, j + 1] + b * patch[k, i + 1, j]
-                out[k, i, j] = here + c * patch[k, i, j + 1] + d * patch[k, i, j]
+class Agreement(NamedTuple):
+    """How a patch agrees with what lay below it; (0, 0) where too little did."""
 
+    difference: float
+    """Of the two, 0 = none, 1 = nothing in common (1 minus a coherence)."""
 
-@numba.njit(cache=True, fastmath=FAST)
-def _add(canvas, moved, i0, j0, residual, min_overlap, fresh):  # type: ignore[no-untyped-def]
-    """Add a moved patch to `canvas` (5, Y, X) at (i0, j0), turned to agree with what lies there already.
-
-    The last layer numbers islands: areas whose phases have been matched. A patch that overlaps several joins them to
-    the oldest. Returns whether the patch began a new island, `fresh`.
-    """
-    _, h, w = moved.shape
-    names, sums = np.zeros(ISLANDS), np.zeros((ISLANDS, 3))  # of each island: Re, Im of sum conj(M) P; shared weight
-    own_re = own_im = whole = re = im = shared = np.float32(0)
-    low, high = np.float32(np.inf), np.float32(0)
-    for i in range(h):
-        for j in range(w):
-            p, q, v = moved[0, i, j], moved[1, i, j], moved[2, i, j]
-            s, t, name = canvas[0, i0 + i, j0 + j], canvas[1, i0 + i, j0 + j], canvas[4, i0 + i, j0 + j]
-            own_re += p
-            own_im += q
-            whole += v
-            re += s * p + t * q
-            im += s * q - t * p
-            shared += min(v, canvas[2, i0 + i, j0 + j])
-            high = max(high, name)
-            low = min(low, name if name > 0 else np.float32(np.inf))
-    names[0], sums[0, 0], sums[0, 1], sums[0, 2] = high, re, im, shared
-    if high > low:
-        _by_island(canvas, moved, i0, j0, names, sums)
-    home = -1
-    for k in range(ISLANDS):
-        if sums[k, 2] >= min_overlap * whole and sums[k, 2] > 0 and (home < 0 or names[k] < names[home]):
-            home = k
-    label, angle = fresh, math.atan2(own_im, own_re)  # alone: its own mean becomes phase 0
-    if home >= 0:
-        label, angle = names[home], math.atan2(sums[home, 1], sums[home, 0])
-        for k in range(ISLANDS):
-            if k != home and names[k] > 0 and sums[k, 2] >= min_overlap * whole:
-                turn = math.atan2(sums[k, 1], sums[k, 0]) - angle
-                _turn(canvas, names[k], label, math.cos(turn), math.sin(turn))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    for i in range(h):
-        for j in range(w):
-            p, q, v = moved[0, i, j], moved[1, i, j], moved[2, i, j]
-            canvas[0, i0 + i, j0 + j] += cosine * p + sine * q
-            canvas[1, i0 + i, j0 + j] += cosine * q - sine * p
-            canvas[2, i0 + i, j0 + j] += v
-            canvas[3, i0 + i, j0 + j] += residual * v
-            name = canvas[4, i0 + i, j0 + j]
-            canvas[4, i0 + i, j0 + j] = label if name == 0 and v > 0 else name
-    return home < 0
-
-
-@numba.njit(cache=True, fastmath=FAST)
-def _by_island(canvas, moved, i0, j0, names, sums):  # type: ignore[no-untyped-def]
-    """Sum as :func:`_add` does, but for each island under the patch by itself."""
-    names[:], sums[:] = 0, 0
-    k, known = 0, np.float32(0)
-    for i in range(moved.shape[1]):
-        for j in range(moved.shape[2]):
-            p, q, v = moved[0, i, j], moved[1, i, j], moved[2, i, j]
-            name = canvas[4, i0 + i, j0 + j]
-            if name > 0 and v > 0:
-                if name != known:
-                    k, known = 0, name
-                    while k < ISLANDS - 1 and names[k] > 0 and names[k] != name:
-                        k += 1
-                    names[k] = name
-                s, t = canvas[0, i0 + i, j0 + j], canvas[1, i0 + i, j0 + j]
-                sums[k, 0] += s * p + t * q
-                sums[k, 1] += s * q - t * p
-                sums[k, 2] += min(v, canvas[2, i0 + i, j0 + j])
-
-
-@numba.njit(cache=True, fastmath=FAST)
-def _turn(canvas, name, label, cosine, sine):  # type: ignore[no-untyped-def]
-    """Turn the island `name` by an angle and give it the number `label`."""
-    for i in range(canvas.shape[1]):
-        for j in range(canvas.shape[2]):
-            if canvas[4, i, j] == name:
-                s, t = canvas[0, i, j], canvas[1, i, j]
-                canvas[0, i, j] = cosine * s - sine * t
-                canvas[1, i, j] = sine * s + cosine * t
-                canvas[4, i, j] = label
+    contrast: float
+    """Of each by itself, in the same measure; where positions, axes or the probe are wrong, they differ by more."""
 
 
 def _in_process(shape: tuple[int, int, int]) -> FloatImage:
@@ -136,7 +58,7 @@ class Mosaic:
     Parameters
     ----------
     allocate:
-        Returns a zero array (5, Y, X) float32 for a canvas; by default in this process's memory.
+        Returns a zero array (LAYERS, Y, X) float32 for a canvas; by default in this process's memory.
     max_pixels:
         Largest canvas; positions that need a larger one are refused by :meth:`reserve`.
     """
@@ -148,21 +70,26 @@ class Mosaic:
     ) -> None:
         self._allocate, self.max_pixels = allocate, max_pixels
         self._islands = 0
+        self._boxes: list[Box] | None = None
+        self.refusal = ""
+        """Why :meth:`reserve` refused a place last, in words."""
         self.canvas = np.zeros((LAYERS, 0, 0), np.float32)
-        """(5, Y, X): real part, imaginary part, weight, residual times weight, number of the island."""
+        """(LAYERS, Y, X): real part, imaginary part, weight, residual times weight, number of the island, confidence
+        times weight."""
         self.start = (0, 0)
         """Grid index (row, column) of the canvas's first pixel."""
-        self.field = (0, 0, 0, 0)
-        """Rows and columns (first, end, first, end) of the grid that belong to the image."""
+        self.field: Box = (0, 0, 0, 0)
+        """The part of the grid that belongs to the image."""
 
-    def adopt(self, canvas: FloatImage, start: tuple[int, int], field: tuple[int, int, int, int]) -> None:
+    def adopt(self, canvas: FloatImage, start: tuple[int, int], field: Box) -> None:
         """Go on with the canvas of a predecessor."""
-        self.canvas, self.start, self.field = canvas, start, field
+        self.canvas, self.start, self.field, self._boxes = canvas, start, field, None
         self._islands = int(canvas[4].max(initial=0))
 
     def reserve(self, first: tuple[float, float], shape: tuple[int, int]) -> bool:
-        """Make room for `shape` pixels at grid index `first` (fractions allowed); False where that is out of reach."""
+        """Make room for `shape` pixels at grid index `first` (fractions allowed); False, and a refusal, if there is none."""
         if not all(abs(v) < 2**40 for v in first):
+            self.refusal = f"the place {first} is no pixel"
             return False
         i, j = (math.floor(v) for v in first)
         wanted = (i, i + shape[0] + 1, j, j + shape[1] + 1)
@@ -173,10 +100,21 @@ class Mosaic:
         (r, c), (_, rows, columns) = self.start, self.canvas.shape
         have = (r, r + rows, c, c + columns)
         if wanted[0] < have[0] or wanted[1] > have[1] or wanted[2] < have[2] or wanted[3] > have[3]:
-            if (wanted[1] - wanted[0]) * (wanted[3] - wanted[2]) > self.max_pixels:
+            size = wanted[1] - wanted[0], wanted[3] - wanted[2]
+            if size[0] * size[1] > self.max_pixels:
+                self.refusal = (
+                    f"the image would have {size[0]} x {size[1]} pixels with a patch at pixel ({i}, {j}), allowed are "
+                    f"{self.max_pixels / 1e6:.1f} million (its memory); the patches beyond are left out: check the "
+                    "positions, or scan the field in parts"
+                )
                 return False
-            self._grow(wanted, have)
-        self.field = wanted
+            try:
+                self._grow(wanted, have)
+            except (InferenceError, MemoryError) as error:
+                self.refusal = f"the image cannot grow to {size[0]} x {size[1]} pixels: {error}"
+                return False
+        if wanted != self.field:
+            self.field, self._boxes = wanted, None
         return True
 
     def _grow(self, wanted: tuple[int, ...], have: tuple[int, ...]) -> None:
@@ -202,17 +140,20 @@ class Mosaic:
         weight: FloatImage,
         first: tuple[float, float],
         residual: float = 0.0,
-    ) -> None:
+        confidence: float = 1.0,
+    ) -> Agreement:
         """Add one patch.
 
         Parameters
         ----------
         phase, amplitude, weight:
-            (h, w) radians, transmission (None = 1) and trust, this at most 1.
+            (h, w) radians, transmission (None = 1) and trust, this at most 1: best the light on each pixel.
         first:
             Grid index (row, column) of the patch's first pixel, with its fraction.
         residual:
             Misfit of this patch, for the map of it.
+        confidence:
+            In the whole patch, 0 to 1; a patch of less counts less.
 
         Raises
         ------
@@ -220,69 +161,97 @@ class Mosaic:
             When the place is out of reach; :meth:`reserve` tells beforehand.
         """
         if not self.reserve(first, phase.shape):
-            raise InferenceError(f"a patch at pixel {first} is out of reach of a mosaic of {self.max_pixels} pixels")
+            raise InferenceError(f"a patch at pixel {first} is out of reach: {self.refusal}")
         i, j = math.floor(first[0]), math.floor(first[1])
         h, w = phase.shape
         patch, moved = np.zeros((3, h + 2, w + 2), np.float32), np.empty((3, h + 1, w + 1), np.float32)
         inner = patch[:, 1:-1, 1:-1]  # phasors are interpolated, not phases: a phase that wraps stays whole
-        modulus = weight if amplitude is None else weight * amplitude
+        np.multiply(weight, np.float32(max(confidence, LEAST_TRUST)), out=inner[2])
+        modulus = inner[2] if amplitude is None else inner[2] * amplitude
         np.multiply(modulus, np.cos(phase), out=inner[0])
         np.multiply(modulus, np.sin(phase), out=inner[1])
-        inner[2] = weight
-        _shift(patch, np.float32(first[0] - i), np.float32(first[1] - j), moved)
+        shift_patch(patch, np.float32(first[0] - i), np.float32(first[1] - j), moved)
         place = i - self.start[0], j - self.start[1]
-        self._islands += _add(self.canvas, moved, *place, residual, MIN_OVERLAP, float(self._islands + 1))
+        fresh, joined, difference, contrast = add_patch(
+            self.canvas, moved, *place, residual, confidence, MIN_OVERLAP, float(self._islands + 1)
+        )
+        self._islands += fresh
+        self._changed(None if joined else (i, i + h + 1, j, j + w + 1))
+        return Agreement(max(difference, 0.0), max(contrast, 0.0))
 
-    def maps(self, binning: int = 1, level: bool = False) -> Maps:
-        """Return phase, amplitude, coverage and residual of the field, NaN where nothing has been measured.
+    def _changed(self, box: Box | None) -> None:
+        if box is None or self._boxes is None or len(self._boxes) >= MOST_BOXES:
+            self._boxes = None
+        else:
+            self._boxes.append(box)
+
+    def take_changes(self) -> list[Box] | None:
+        """Return what has changed since the last call; None where that may be everything."""
+        boxes, self._boxes = self._boxes, []
+        return boxes
+
+    # what is seen -----------------------------------------------------------------------------------------------------
+
+    def shape(self, binning: int = 1) -> tuple[int, int]:
+        """Return (rows, columns) of the image; rows and columns that do not fill a bin are left out."""
+        r0, r1, c0, c1 = self.field
+        return (r1 - r0) // binning, (c1 - c0) // binning
+
+    def _part(self, binning: int, rows: slice, columns: slice) -> FloatImage:
+        """Return (LAYERS, h, w) of the image's pixels [rows, columns], binned by sums over binning**2."""
+        r, c = self.field[0] - self.start[0], self.field[2] - self.start[1]
+        b = binning
+        part = self.canvas[:, r + rows.start * b : r + rows.stop * b, c + columns.start * b : c + columns.stop * b]
+        if b > 1:
+            h, w = part.shape[1] // b, part.shape[2] // b
+            part = part.reshape(LAYERS, h, b, w, b).sum(axis=(2, 4)) / np.float32(b**2)
+        return part
+
+    def plane(self, binning: int = 1) -> Plane:
+        """Return the linear ramp of the image's phase, in its binned pixels.
+
+        Ptychography leaves it as free as the constant, and a beam that does not meet the detector's centre tilts the
+        image until it wraps.
+        """
+        rows, columns = self.shape(binning)
+        part = self._part(binning, slice(0, rows), slice(0, columns))
+        seen = part[2] >= MIN_COVERAGE
+        return find_plane(np.where(seen, part[0] + np.complex64(1j) * part[1], np.complex64(0)))
+
+    def shown(
+        self, binning: int = 1, plane: Plane | None = None, rows: slice | None = None, columns: slice | None = None
+    ) -> FloatImage:
+        """Return (5, h, w): phase, amplitude, coverage, residual, confidence; NaN where nothing has been measured.
 
         Parameters
         ----------
         binning:
-            Sum `binning` x `binning` pixels into one (rows and columns that do not fill one are left out).
-        level:
-            Take the linear ramp out of the phase. Ptychography leaves it as free as the constant, and a beam that does
-            not meet the detector's centre tilts the image until it wraps.
+            Sum `binning` x `binning` pixels into one.
+        plane:
+            Ramp to take out of the phase; None: the phase as it is.
+        rows, columns:
+            The part wanted, in binned pixels; None for all.
         """
-        r0, r1, c0, c1 = self.field
-        part = self.canvas[:4, r0 - self.start[0] : r1 - self.start[0], c0 - self.start[1] : c1 - self.start[1]]
-        if binning > 1:
-            rows, columns = part.shape[1] // binning, part.shape[2] // binning
-            part = part[:, : rows * binning, : columns * binning]
-            part = part.reshape(4, rows, binning, columns, binning).sum(axis=(2, 4)) / np.float32(binning**2)
-        real, imaginary, weight, misfit = part
+        shape = self.shape(binning)
+        rows, columns = rows or slice(0, shape[0]), columns or slice(0, shape[1])
+        real, imaginary, weight, misfit, _, confidence = self._part(binning, rows, columns)
+        maps = np.full((5, *weight.shape), np.nan, np.float32)
         seen = weight >= MIN_COVERAGE
-        phase, amplitude, residual = (np.full(weight.shape, np.nan, np.float32) for _ in range(3))
-        np.arctan2(imaginary, real, out=phase, where=seen)
-        if level and seen.any():
-            phase[seen] = _levelled(np.where(seen, real + np.complex64(1j) * imaginary, np.complex64(0)))[seen]
-        np.divide(np.hypot(real, imaginary), weight, out=amplitude, where=seen)
-        np.divide(misfit, weight, out=residual, where=seen)
-        return phase, amplitude, np.array(weight), residual
+        if plane is None:
+            np.arctan2(imaginary, real, out=maps[0], where=seen)
+        else:
+            level = plane.taken_from(real + np.complex64(1j) * imaginary, rows.start, columns.start)
+            np.copyto(maps[0], level, where=seen)
+        np.divide(np.hypot(real, imaginary), weight, out=maps[1], where=seen)
+        maps[2] = weight
+        np.divide(misfit, weight, out=maps[3], where=seen)
+        np.divide(confidence, weight, out=maps[4], where=seen)
+        return maps
 
-
-def _levelled(phasor: npt.NDArray[np.complex64]) -> FloatImage:
-    """Return the phase of `phasor` (Y, X) without its linear ramp: the strongest plane wave, then a fit of the rest.
-
-    Both are found on a coarse image of at most 256 pixels a side, so that a large live image does not take long.
-    """
-    step = max(1, -(-max(phasor.shape) // COARSE))
-    r, c = (n // step for n in phasor.shape)
-    coarse = phasor[: r * step, : c * step].reshape(r, step, c, step).sum(axis=(1, 3))
-    shape = [scipy.fft.next_fast_len(2 * n) for n in coarse.shape]
-    strength = np.abs(scipy.fft.fft2(coarse, s=shape))
-    peak = np.unravel_index(int(strength.argmax()), strength.shape)
-    slopes = [2 * np.pi * float(np.fft.fftfreq(n)[int(k)]) / step for n, k in zip(shape, peak, strict=True)]
-    y, x = (np.arange(n) * step + (step - 1) / 2 for n in coarse.shape)
-    level = coarse * np.exp(-1j * slopes[0] * y)[:, None] * np.exp(-1j * slopes[1] * x)
-    middle = np.angle(level.sum())
-    rows, columns = np.nonzero(coarse)
-    design = np.stack([np.ones(len(rows)), y[rows], x[columns]], axis=1)
-    rest = np.angle(level[rows, columns] * np.exp(-1j * middle))
-    plane = np.linalg.lstsq(design, rest.astype(np.float64), rcond=None)[0]
-    down, across = (np.arange(n) * (slope + p) for n, slope, p in zip(phasor.shape, slopes, plane[1:], strict=True))
-    turn = np.exp(-1j * (down + middle + plane[0])).astype(np.complex64)
-    return np.asarray(np.angle(phasor * turn[:, None] * np.exp(-1j * across).astype(np.complex64)), dtype=np.float32)
+    def maps(self, binning: int = 1, level: bool = False) -> Maps:
+        """Return phase, amplitude, coverage and residual of the image; `level`: without the phase's linear ramp."""
+        phase, amplitude, coverage, residual, _ = self.shown(binning, self.plane(binning) if level else None)
+        return phase, amplitude, coverage, residual
 
 
 def _sign(side: int) -> int:

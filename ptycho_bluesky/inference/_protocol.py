@@ -33,6 +33,12 @@ class Patches:
     offset: tuple[float, float] = (0.0, 0.0)
     """Place (row, column) of the patch's first pixel, in object pixels from the frame's patch corner."""
 
+    misfit: npt.NDArray[np.float32] | None = None
+    """(B,) relative misfit of each patch to its frame by the predictor's own probe (see Misfit); None: not known."""
+
+    confidence: npt.NDArray[np.float32] | None = None
+    """(B,) from a network that knows how sure it is: 1 = trust, 0 = not at all; else None."""
+
 
 class Predictor(Protocol):
     """A network made ready for one probe, pixel size and frame size."""

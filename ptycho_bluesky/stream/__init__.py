@@ -2,7 +2,8 @@
 
 from ptycho_bluesky.stream._documents import FileSlice, Frame, FrameRange, RunReader
 from ptycho_bluesky.stream._files import SliceReader
-from ptycho_bluesky.stream._live import LiveBoard, LiveImage, LiveStatus, LiveView, live_views
+from ptycho_bluesky.stream._live import LiveBoard, LiveStatus, LiveView, live_views
+from ptycho_bluesky.stream._live_image import LiveChanges, LiveImage, LiveTile
 from ptycho_bluesky.stream._ring import FrameRing, Kind, Record
 from ptycho_bluesky.stream._segment import Segment, find_segments, sweep
 
@@ -13,8 +14,10 @@ __all__ = [
     "FrameRing",
     "Kind",
     "LiveBoard",
+    "LiveChanges",
     "LiveImage",
     "LiveStatus",
+    "LiveTile",
     "LiveView",
     "Record",
     "RunReader",

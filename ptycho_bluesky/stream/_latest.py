@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from ptycho_bluesky.errors import InferenceError
 
 __all__ = ["Latest", "fence"]
 
 HEADER = 64
+T = TypeVar("T")
 _barrier = threading.Lock()
 
 
@@ -54,6 +57,17 @@ class Latest:
         """How many values have been published so far."""
         return self._words[0]
 
+    def slot(self) -> memoryview:
+        """Return the slot that is not shown, to be filled for :meth:`publish`; it holds the last value but one."""
+        return self._slots[(self._words[0] + 1) % 2]
+
+    def publish(self, size: int) -> None:
+        """Show the first `size` bytes of :meth:`slot`."""
+        count = self._words[0] + 1
+        self._words[1 + count % 2] = size
+        fence()
+        self._words[0] = count
+
     def write(self, *parts: bytes | memoryview) -> None:
         """Publish `parts`, joined.
 
@@ -65,27 +79,35 @@ class Latest:
         size = sum(len(part) for part in parts)
         if size > self.capacity:
             raise InferenceError(f"a value of {size} bytes does not fit into {self.capacity} bytes of shared memory")
-        count = self._words[0] + 1
-        slot, at = self._slots[count % 2], 0
+        slot, at = self.slot(), 0
         for part in parts:
             slot[at : at + len(part)] = part
             at += len(part)
-        self._words[1 + count % 2] = size
-        fence()
-        self._words[0] = count
+        self.publish(size)
 
     def read(self, timeout_s: float = 1.0) -> bytes | None:
         """Return the latest value; None before the first, or if the writer outran every copy for `timeout_s`."""
+        return self.take(lambda value, _: bytes(value), timeout_s)
+
+    def take(self, copy: Callable[[memoryview, int], T], timeout_s: float = 1.0) -> T | None:
+        """Return ``copy(value, number)`` of the latest value, which must copy what it returns; None as :meth:`read`.
+
+        `copy` may see a value that is being overwritten; then what it returned or raised is thrown away.
+        """
         end = time.monotonic() + timeout_s
         while True:
             count = self._words[0]
             if count == 0:
                 return None
             fence()
-            value = bytes(self._slots[count % 2][: self._words[1 + count % 2]])
+            try:
+                copied = copy(self._slots[count % 2][: self._words[1 + count % 2]], count)
+            except ValueError:
+                if self._words[0] == count:
+                    raise
             fence()
             if self._words[0] == count:
-                return value
+                return copied
             if time.monotonic() > end:
                 return None
 

@@ -10,19 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import psutil
 
 from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.stream._latest import Latest
+from ptycho_bluesky.stream._live_image import ImageSlots, LiveChanges, LiveImage
 from ptycho_bluesky.stream._segment import Segment, find_segments, segment_path
 
-__all__ = ["LiveBoard", "LiveImage", "LiveStatus", "LiveView", "live_views"]
+__all__ = ["LiveBoard", "LiveStatus", "LiveView", "live_views"]
 
 SUFFIX = "-live"
 STATUS_BYTES = 1 << 18
-IMAGE_HEAD_BYTES = 4096
 
 State = Literal["starting", "idle", "preparing", "running", "finishing", "closed", "failed"]
 
@@ -55,7 +53,20 @@ class LiveStatus:
     """From the hand-over in the console to the image, of the last 1,000 frames."""
     residual: float | None = None
     """Median misfit of the last patches pushed through the known probe: 0 is perfect, 1 says nothing."""
+    confidence: float | None = None
+    """Median confidence of the last patches, 0 to 1; None where it cannot be told, as the probe is not known."""
+    trusted: bool | None = None
+    """Whether the image may be believed; None while too few frames have been seen to tell."""
+    doubt: str = ""
+    """Why it may not, in plain words."""
     model: str = ""
+    """Name or path of the network in service."""
+    model_message: str = ""
+    """What became of the last change of the network, where it was not simply made."""
+    source: dict[str, Any] = field(default_factory=dict)
+    """Of a standing edge process: the source of frames, whether it is there, and its counts."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Where else the image goes, and how that fares: "ok", or what is wrong."""
     restarts: int = 0
     pid: int = 0
     process_started: float = 0.0
@@ -74,29 +85,6 @@ class LiveStatus:
             return abs(started - self.process_started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
         except (psutil.Error, ValueError):
             return False
-
-
-@dataclass(frozen=True)
-class LiveImage:
-    """The growing image. Every array is (Y, X) float32, NaN where nothing has been measured."""
-
-    phase: npt.NDArray[np.float32]
-    """Radians; a constant is free."""
-    amplitude: npt.NDArray[np.float32]
-    """Transmission; from a network that gives phase alone: how well overlapping patches agree, 1 = fully."""
-    coverage: npt.NDArray[np.float32]
-    """Sum of the patches' weights, 1 = one patch at its full weight."""
-    residual: npt.NDArray[np.float32]
-    """Misfit of the patches that made each pixel (0 perfect, 1 says nothing); NaN where the probe is not known."""
-    origin: tuple[float, float]
-    """Position (row, column) whose frame's patch begins at pixel (0, 0), in metres (object pixels without geometry)."""
-    pixel_size: float
-    """Side of a pixel in the unit of ``origin``."""
-    run_uid: str
-    frames: int
-    """Frames in it."""
-    number: int
-    """Grows with each publication: unchanged means nothing new."""
 
 
 class LiveBoard:
@@ -148,7 +136,7 @@ class LiveView:
     def __init__(self, name: str) -> None:
         self.name = name
         self._board = LiveBoard.attach(name)
-        self._image: tuple[Segment, Latest] | None = None
+        self._image: tuple[Segment, ImageSlots] | None = None
 
     def raw(self) -> dict[str, Any]:
         """Return the status as published, with what a successor of the edge process needs."""
@@ -161,6 +149,18 @@ class LiveView:
 
     def image(self) -> LiveImage | None:
         """Return a copy of the current image; None before the first."""
+        slots = self._slots()
+        return None if slots is None else slots.image()
+
+    def changes(self, since: int = 0) -> LiveChanges | None:
+        """Return what has changed in the image since the publication `since`; None before the first image.
+
+        A viewer that asks with the ``number`` of its last answer copies only the tiles that are new to it.
+        """
+        slots = self._slots()
+        return None if slots is None else slots.changes(since)
+
+    def _slots(self) -> ImageSlots | None:
         wanted = self.raw().get("image_segment", "")
         if not wanted:
             return None
@@ -170,9 +170,8 @@ class LiveView:
                 segment = Segment.attach(wanted)
             except InferenceError:  # replaced by a larger one at this very moment: the next call finds that
                 return None
-            self._image = segment, image_slots(segment)
-        value = self._image[1].read()
-        return None if value is None else unpack_image(value, self._image[1].published)
+            self._image = segment, ImageSlots(segment)
+        return self._image[1]
 
     def wait(self, run_uid: str, timeout_s: float) -> LiveStatus:
         """Return the status as soon as the run `run_uid` is done, or the latest one after `timeout_s`."""
@@ -209,35 +208,6 @@ def live_views() -> Iterator[str]:
     for name in find_segments(SUFFIX):
         if segment_path(name) is not None:
             yield name.removesuffix(SUFFIX)
-
-
-def image_bytes(pixels: int) -> int:
-    """Return the size of an image slot for `pixels` pixels."""
-    return IMAGE_HEAD_BYTES + pixels * 4 * 4
-
-
-def image_slots(segment: Segment) -> Latest:
-    """Return the published image of a canvas segment; its place is in the segment's first two words."""
-    words = segment.buffer[:16].cast("Q")
-    start, capacity = words[0], words[1]
-    words.release()
-    return Latest(segment.buffer[start : start + Latest.size(capacity)], capacity)
-
-
-def pack_head(**head: Any) -> bytes:
-    """Return the head of an image slot."""
-    return json.dumps(head).encode().ljust(IMAGE_HEAD_BYTES)
-
-
-def unpack_image(value: bytes, number: int) -> LiveImage:
-    """Return the image of a slot."""
-    head = json.loads(value[:IMAGE_HEAD_BYTES])
-    rows, columns = head["shape"]
-    maps = np.frombuffer(value, np.float32, 4 * rows * columns, IMAGE_HEAD_BYTES).reshape(4, rows, columns)
-    phase, amplitude, coverage, residual = maps
-    place = (float(head["origin"][0]), float(head["origin"][1]))
-    side, uid, frames = float(head["pixel_size"]), str(head["run_uid"]), int(head["frames"])
-    return LiveImage(phase, amplitude, coverage, residual, place, side, uid, frames, number)
 
 
 def unlink_session(name: str) -> None:

@@ -148,5 +148,7 @@ def test_the_ramp_of_a_large_image_is_found_on_a_coarse_one() -> None:
     phasor = 2 * np.exp(1j * (phase + 0.11 * rows - 0.07 * columns + 1.0))
     one = np.ones_like(phase)
     mosaic = Mosaic()
-    mosaic.adopt(np.stack([phasor.real, phasor.imag, 2 * one, 0 * one, one]).astype("f4"), (0, 0), (0, 700, 0, 700))
+    mosaic.adopt(
+        np.stack([phasor.real, phasor.imag, 2 * one, 0 * one, one, 2 * one]).astype("f4"), (0, 0), (0, 700, 0, 700)
+    )
     np.testing.assert_allclose(mosaic.maps(level=True)[0], phase, atol=0.03)
