@@ -6,6 +6,7 @@ if __name__ == "plans":
 from ptycho_bluesky.plans._arguments import PATTERNS, device_positions, metadata_from, pattern_from
 from ptycho_bluesky.plans._campaign import Campaign, Step
 from ptycho_bluesky.plans._campaigns import ptycho_energies, ptycho_focus, ptycho_series, ptycho_tomo
+from ptycho_bluesky.plans._dry_run import DryRun, DryScan, dry_run
 from ptycho_bluesky.plans._estimate import ScanEstimate, estimate_scan
 from ptycho_bluesky.plans._flight import fly_flight, prepare_flight
 from ptycho_bluesky.plans._fly import fly_path, ptycho_fly
@@ -18,9 +19,12 @@ __all__ = [
     "MIN_OVERLAP",
     "PATTERNS",
     "Campaign",
+    "DryRun",
+    "DryScan",
     "ScanEstimate",
     "Step",
     "device_positions",
+    "dry_run",
     "estimate_scan",
     "fly_flight",
     "fly_path",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -118,7 +118,9 @@ class Campaign:
                 yield from step.wait()
             if step.moves:
                 yield from bps.mv(*(item for pair in step.moves.items() for item in pair))
-            uids.append((yield from _measured(scan, self.plan_name)))
+            index = scan.metadata.campaign["index"]
+            tell(f"{self.plan_name}: {int(index) + 1} of {len(steps)}, {self.axis} = {step.value:g}")
+            uids.append((yield from _measured(replace(scan, quiet=True), self.plan_name)))
             yield Msg("checkpoint")
         return tuple(uids)
 

@@ -12,6 +12,7 @@ from bluesky.protocols import Flyable, Movable, Readable
 
 from ptycho_bluesky.config import ScanLimits
 from ptycho_bluesky.experiment import POSITION_UNITS_M, PtychographyMetadata, ScanPattern
+from ptycho_bluesky.plans._annotations import for_queue_server
 from ptycho_bluesky.plans._arguments import pattern_from
 from ptycho_bluesky.plans._campaign import Campaign, Step
 from ptycho_bluesky.plans._scan import MIN_OVERLAP
@@ -21,6 +22,7 @@ __all__ = ["ptycho_energies", "ptycho_focus", "ptycho_series", "ptycho_tomo"]
 KEV = {"keV": 1.0, "eV": 1e-3}
 
 
+@for_queue_server
 def ptycho_tomo(
     detectors: Sequence[Readable],
     y: Movable,
@@ -92,6 +94,7 @@ def ptycho_tomo(
     return (yield from campaign.run(steps, [(rotation, "deg", "rotation")]))
 
 
+@for_queue_server
 def ptycho_energies(
     detectors: Sequence[Readable],
     y: Movable,
@@ -183,6 +186,7 @@ def ptycho_energies(
     return (yield from campaign.run(steps, [(energy, energy_unit, "energy"), (focus, "", "focus")], faults))
 
 
+@for_queue_server
 def ptycho_focus(
     detectors: Sequence[Readable],
     y: Movable,
@@ -269,6 +273,7 @@ def ptycho_focus(
     return (yield from campaign.run(steps, [(focus, focus_unit, "focus")], faults))
 
 
+@for_queue_server
 def ptycho_series(
     detectors: Sequence[Readable],
     y: Movable,

@@ -12,6 +12,7 @@ from bluesky.utils import Msg
 from ptycho_bluesky.config import ScanLimits
 from ptycho_bluesky.errors import PlanError, report
 from ptycho_bluesky.experiment import FlyPath, PtychographyMetadata, ScanPattern
+from ptycho_bluesky.plans._annotations import for_queue_server
 from ptycho_bluesky.plans._arguments import device_positions, metadata_from, pattern_from
 from ptycho_bluesky.plans._flight import collect_rest, fly_flight, prepare_flight
 from ptycho_bluesky.plans._limits import limits_from
@@ -28,6 +29,7 @@ FLIGHT_FRAMES = 5000
 """Frames after which a flight ends at the next line, so that a deferred pause need not wait for the whole scan."""
 
 
+@for_queue_server
 def ptycho_fly(
     detectors: Sequence[Flyable],
     flyer: Flyable,

@@ -10,6 +10,7 @@ from bluesky.protocols import Flyable, Movable, Readable
 
 from ptycho_bluesky.config import ScanLimits
 from ptycho_bluesky.experiment import POSITION_UNITS_M, PtychographyMetadata, ScanPattern
+from ptycho_bluesky.plans._annotations import for_queue_server
 from ptycho_bluesky.plans._arguments import pattern_from
 from ptycho_bluesky.plans._campaign import Campaign, Step
 from ptycho_bluesky.plans._scan import MIN_OVERLAP
@@ -42,6 +43,7 @@ def tile_centers(
     return found
 
 
+@for_queue_server
 def ptycho_mosaic(
     detectors: Sequence[Readable],
     y: Movable,

@@ -12,6 +12,7 @@ from bluesky.protocols import Flyable, Movable, Readable
 from ptycho_bluesky.config import ScanLimits
 from ptycho_bluesky.errors import PlanError, PtychoError
 from ptycho_bluesky.experiment import POSITION_UNITS_M, PtychographyMetadata, ScanPattern
+from ptycho_bluesky.plans._annotations import for_queue_server
 from ptycho_bluesky.plans._arguments import device_positions, metadata_from, pattern_again, pattern_from
 from ptycho_bluesky.plans._fly import flying, run_flights
 from ptycho_bluesky.plans._limits import limits_from
@@ -22,6 +23,7 @@ from ptycho_bluesky.plans._start import Scan
 __all__ = ["ptycho_resume"]
 
 
+@for_queue_server
 def ptycho_resume(
     detectors: Sequence[Readable],
     y: Movable,

@@ -11,6 +11,7 @@ from bluesky.protocols import Movable, Readable
 
 from ptycho_bluesky.config import ScanLimits
 from ptycho_bluesky.experiment import PtychographyMetadata, ScanPattern
+from ptycho_bluesky.plans._annotations import for_queue_server
 from ptycho_bluesky.plans._arguments import device_positions, metadata_from, pattern_from
 from ptycho_bluesky.plans._limits import limits_from
 from ptycho_bluesky.plans._start import Scan, checked
@@ -23,6 +24,7 @@ MIN_OVERLAP = 0.4
 Ultramicroscopy 108, 481 (2008))."""
 
 
+@for_queue_server
 def ptycho_scan(
     detectors: Sequence[Readable],
     y: Movable,

@@ -33,6 +33,8 @@ class Scan:
     min_overlap: float | None
     flyer: Any = None
     path: FlyPath | None = None
+    quiet: bool = False
+    """Whether the campaign has told what there is to tell."""
     whole: ScanPattern | None = None
     """The pattern of which `pattern` is the rest; None where it is all."""
 
@@ -82,7 +84,8 @@ def checked(scan: Scan, plan_name: str) -> Generator[Any, Any, dict[str, Any]]:
     faults, estimate = yield from faults_of(scan)
     if faults:
         raise PlanError(report("scan refused, nothing has moved", faults))
-    tell(f"{plan_name}: {estimate}")
+    if not scan.quiet:
+        tell(f"{plan_name}: {estimate}")
     return start_of(scan, plan_name, estimate)
 
 
