@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from ptycho_bluesky.errors import DatasetError
 from ptycho_bluesky.experiment import POSITION_UNITS_M, PtychographyMetadata
+from ptycho_bluesky.inference._binning import Binner, Places
+from ptycho_bluesky.inference._fitting import Fitting
 
 __all__ = ["FrameGate", "Refused"]
 
@@ -52,6 +54,9 @@ class FrameGate:
         unit = 1.0 if metadata.position_unit == "px" else POSITION_UNITS_M[metadata.position_unit]
         self._pixels_per_unit = np.array(metadata.axis_signs) * unit / (self.pixel_size_m or 1.0)
         self._bad = self._mask()
+        self._binner = Binner(np.zeros(frame_shape, bool) if self._bad is None else self._bad)
+        self._places: dict[tuple[int, int], Places] = {}
+        self.follow(None)
         self._roll = self._to_centre()
         self.mask = None if self._bad is None else self._turned(self._bad)
         """(H, W) bad pixels as prepared frames have them; None where all are good."""
@@ -100,8 +105,37 @@ class FrameGate:
             raise Refused("position not finite")
         return row, column
 
+    def follow(self, predictor: object) -> None:
+        """Let :meth:`prepare` return frames as a predictor's network is given them, where it says how.
+
+        Parameters
+        ----------
+        predictor:
+            With ``fitting`` (:class:`Fitting`) and ``centre_shift``, as the package's own have; others are given frames
+            of the detector's size.
+        """
+        fitting = getattr(predictor, "fitting", None)
+        if isinstance(fitting, Fitting) and fitting.given == self.frame_size:
+            self._fitting, self._followed = fitting, predictor
+        else:
+            self._fitting, self._followed = Fitting(self.frame_size, self.frame_size), None
+        self._places.clear()
+
+    def _where(self) -> Places:
+        """Return where pixels go now: as the metadata say, and as the predictor has found the centre."""
+        moved = (0, 0)
+        if self._followed is not None and self._fitting.wanted != self._fitting.given:
+            moved = getattr(self._followed, "centre_shift", moved)
+        if moved not in self._places:
+            self._places.clear()
+            roll = self._roll[0] - moved[0], self._roll[1] - moved[1]
+            self._places[moved] = self._fitting.places(roll, self.metadata.orientation)
+        return self._places[moved]
+
     def prepare(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return (H, W) float32 counts, bad pixels 0, zero frequency in the centre.
+        """Return (N, N) float32 counts, bad pixels 0, zero frequency in the centre.
+
+        N is the detector's size, or that of the network whose predictor is followed.
 
         Raises
         ------
@@ -112,27 +146,29 @@ class FrameGate:
             raise Refused("wrong shape")
         if raw.dtype.kind not in "uifb":
             raise Refused("not numbers")
-        frame = raw.astype(np.float32)
-        if self._bad is not None:
-            frame[self._bad] = 0
+        if raw.dtype.kind in "if":
+            raw = self._checked(raw)
+        top, limit = -1, self.metadata.saturation
         if raw.dtype.kind == "u" and raw.dtype.itemsize > 1:  # detectors mark gaps and dead pixels so
-            top = np.iinfo(raw.dtype).max
-            if self.metadata.saturation is None or self.metadata.saturation < top:
-                frame[raw == top] = 0
-        low, high = float(frame.min()), float(frame.max())
+            top = int(np.iinfo(raw.dtype).max)
+            top = top if limit is None or limit < top else -1
+        frame, saturated, high = self._binner(raw, self._where(), top, np.inf if limit is None else limit)
+        if saturated > MAX_SATURATED * raw.size:
+            raise Refused("saturated")
+        if high == 0:
+            raise Refused("all zero")
+        return frame
+
+    def _checked(self, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return numbers that may be negative or not finite, if they are neither where pixels are good."""
+        if self._bad is not None:
+            raw = np.where(self._bad, 0, raw)
+        low, high = float(raw.min()), float(raw.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise Refused("not finite")
         if low < 0:
             raise Refused("negative")
-        if self.metadata.saturation is not None and high >= self.metadata.saturation:
-            saturated = frame >= self.metadata.saturation
-            if np.count_nonzero(saturated) > MAX_SATURATED * saturated.size:
-                raise Refused("saturated")
-            frame[saturated] = 0
-            high = float(frame.max())
-        if high == 0:
-            raise Refused("all zero")
-        return self._turned(frame)
+        return raw
 
     def _turned(self, frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return a frame or mask the house's way round, the zero frequency in the centre."""
