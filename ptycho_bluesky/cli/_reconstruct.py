@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["reconstruct_command"]
 
 
-def _options(pairs: list[str]) -> dict[str, Any]:
+def _options(pairs: list[str] | None, name: str = "--set", example: str = "step=0.5") -> dict[str, Any]:
     """Return the options in ``KEY=VALUE`` texts; a value that is JSON is read as such, any other is a text."""
     options = {}
-    for pair in pairs:
+    for pair in pairs or []:
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise FormatError(f"--set {pair}: give KEY=VALUE, e.g. --set step=0.5")
+            raise FormatError(f"{name} {pair}: give KEY=VALUE, e.g. {name} {example}")
         try:
             options[key] = json.loads(text)
         except json.JSONDecodeError:
@@ -73,6 +73,10 @@ def reconstruct_command(
     ranks: Annotated[
         int | None, typer.Option(min=1, help="Processes that share frames and object, one for each core or GPU.")
     ] = None,
+    together: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="With --ranks: how they work together, e.g. weights=[1,2]."),
+    ] = None,
     checkpoints: Annotated[
         Path | None, typer.Option(help="With --ranks: folder to save to, and to go on from after a break.")
     ] = None,
@@ -103,10 +107,10 @@ def reconstruct_command(
         raise FormatError(f"{len(sources)} inputs and --share {share}: give one input, or several and what they share")
     if share is not None and (start is not None or refine_distance or picture is not None):
         raise FormatError("--start, --refine-distance and --picture are for one input; leave them out with --share")
-    if ranks is not None and (share is not None or start is not None or refine_distance):
-        raise FormatError("--share, --start and --refine-distance are for one process; leave --ranks out with them")
-    if ranks is None and checkpoints is not None:
-        raise FormatError("--checkpoints are written by ranks; give --ranks as well")
+    if ranks is not None and (share is not None or refine_distance):
+        raise FormatError("--share and --refine-distance are for one process; leave --ranks out with them")
+    if ranks is None and (checkpoints is not None or together):
+        raise FormatError("--checkpoints and --together are for ranks; give --ranks as well")
     measured = given(
         energy_kev=energy_kev,
         distance_m=distance_m,
@@ -122,7 +126,7 @@ def reconstruct_command(
         opr=opr,
         slices=slices,
         slice_distance_m=slice_distance_m,
-    ) | _options(settings or [])
+    ) | _options(settings)
     beginning = None if start is None else read_start(start)
     with progress(f"reconstructing {datasets[0].name}", None) as update, stop_on_interrupt("the result") as should_stop:
 
@@ -138,8 +142,17 @@ def reconstruct_command(
         }
         if ranks is not None:
             where = sources[0] if Path(sources[0]).is_file() else datasets[0]
-            together: dict[str, Any] = {"load": measured, "check": check, "folder": checkpoints, "on_progress": tell}
-            results = [reconstruct_ranks(where, ranks, engine, wanted, **together, **common)]
+            division = None if picture is None else picture.with_stem(f"{picture.stem}-partition")
+            of_ranks: dict[str, Any] = {
+                "together": _options(together, "--together", "weights=[1,2]"),
+                "load": measured,
+                "check": check,
+                "start": start,
+                "folder": checkpoints,
+                "on_progress": tell,
+                "picture": division,
+            }
+            results = [reconstruct_ranks(where, ranks, engine, wanted, **of_ranks, **common)]
         elif share is None:
             results = [reconstruct(datasets[0], engine, wanted, **alone, **common)]
         else:
@@ -172,4 +185,12 @@ def _summary(dataset: PtychoDataset, rec: Reconstruction, output: Path) -> dict[
         "pixel_size_m": rec.pixel_size_m,
         "messages": rec.provenance["messages"],
         "output": str(output),
-    }
+    } | _of_ranks(rec)
+
+
+def _of_ranks(rec: Reconstruction) -> dict[str, Any]:
+    """Return how ranks shared the work: the quality of the partition, and what each computed, held and sent."""
+    found = rec.provenance.get("distributed")
+    if found is None:
+        return {}
+    return {"distributed": {key: found[key] for key in ("partition", "divisions", "checkpoints_s", "of_rank")}}

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
 
+FIRST_S = 0.05
+"""What the first checkpoint is taken to cost; it tells what the next ones will."""
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -106,13 +109,10 @@ class Checkpoints:
             raise ReconstructionError(f"{path} is damaged ({error}); remove it to begin anew") from None
 
     def due(self) -> float:
-        """Return a number whose sum over ranks is positive when a checkpoint is due.
-
-        The first is due at once; it tells what the next ones will cost.
-        """
+        """Return a number whose sum over ranks is positive when a checkpoint is due: the time so far pays for it."""
         if not self._share:
             return -1.0
-        expected = self.seconds + self.seconds / max(1, self._count)
+        expected = self.seconds + (self.seconds / self._count if self._count else FIRST_S)
         return self._share * (time.monotonic() - self._began) - expected
 
     def write(self, piece: Piece, model: Model, epoch: int, errors: list[float], warm: bool) -> None:

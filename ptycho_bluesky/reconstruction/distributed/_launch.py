@@ -66,11 +66,13 @@ def reconstruct_ranks(
     load: Mapping[str, Any] | None = None,
     check: bool = True,
     device: Literal["cpu", "cuda"] = "cpu",
+    start: str | Path | None = None,
     folder: str | Path | None = None,
     retries: int = 2,
     should_stop: Callable[[], bool] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     max_seconds: float | None = None,
+    picture: str | Path | None = None,
 ) -> Reconstruction:
     """Reconstruct on several processes of this machine, each with some of the frames and of the object.
 
@@ -93,6 +95,8 @@ def reconstruct_ranks(
         Whether to refuse a dataset whose units, shape or mask look wrong, at once.
     device:
         ``"cpu"``, or ``"cuda"`` for one GPU a rank.
+    start:
+        File to begin at (:func:`read_start`); None for an empty object.
     folder:
         For checkpoints: a reconstruction that was cut off goes on from there, with any number of ranks. None for a
         temporary one.
@@ -105,6 +109,8 @@ def reconstruct_ranks(
         Called after each epoch.
     max_seconds:
         No epoch begins that would probably end later than this after the ranks began.
+    picture:
+        PNG to write of who has which frames, beside stripes and random shares.
 
     Returns
     -------
@@ -135,10 +141,12 @@ def reconstruct_ranks(
             name=name,
             engine="fast" if engine == "auto" else engine,
             options=dict(given or {}),
+            start=None if start is None else Path(start).expanduser().absolute(),
             ranks=together or {},
             device=device,
             folder=where,
             output=where / "reconstruction.h5",
+            picture=None if picture is None else Path(picture).expanduser().absolute(),
             max_seconds=max_seconds,
         )
         spec.engine_options(frames=1)  # faults are told before anything is started

@@ -72,6 +72,9 @@ class RankSpec(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the engine."""
 
+    start: Path | None = None
+    """Result or mosaic to begin at, as for ``read_start``; None for an empty object."""
+
     ranks: RankOptions = Field(default_factory=RankOptions)
     """How ranks work together."""
 
@@ -83,6 +86,9 @@ class RankSpec(BaseModel):
 
     output: Path
     """HDF5 file for the result."""
+
+    picture: Path | None = None
+    """PNG of who has which frames, beside stripes and random shares."""
 
     max_seconds: float | None = Field(default=None, gt=0)
     """No epoch begins after so long; None for no limit."""

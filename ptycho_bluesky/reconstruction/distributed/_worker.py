@@ -24,6 +24,7 @@ from ptycho_bluesky.formats import load_dataset, write_reconstruction
 from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._multigrid import finer_probe
 from ptycho_bluesky.reconstruction._result import finish, provenance_of
+from ptycho_bluesky.reconstruction._start import begun_from, read_start
 from ptycho_bluesky.reconstruction.distributed._checkpoint import Checkpoints
 from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
 from ptycho_bluesky.reconstruction.distributed._field import Field
@@ -86,6 +87,8 @@ class _Run:
     """Epoch of the checkpoint that it began at."""
     iterating: float = 0.0
     """Seconds in epochs, before frames were last divided."""
+    processor: float = 0.0
+    """Seconds of the processor in epochs, what neither waits for other ranks nor other processes add to."""
 
     @property
     def rank(self) -> int:
@@ -117,9 +120,14 @@ class _Run:
         return Tile.of(whole, partition, start, self.wishes.stop_now, self.meter, self.spec.device)
 
     def fresh(self, whole: Field) -> Tile:
-        """Return a tile that begins empty, or at what a coarse problem makes of it."""
+        """Return a tile that begins at a given image, empty, or at what a coarse problem makes of it."""
         empty = np.ones((whole.options.slices, 0, 0), np.complex64)
         tile = self.tile(whole, Model(empty, whole.probe, whole.corners), iter(()))
+        if self.spec.start is not None:
+            corners = tile.problem.start.corners[tile.partition.frames[self.rank]]
+            own = replace(tile.problem, start=replace(tile.problem.start, corners=corners))
+            begun = begun_from(own, read_start(self.spec.start)).start
+            return self._tile_of(whole, tile.partition, begun)
         coarse = whole.coarser()
         if coarse is None:
             return tile
@@ -148,14 +156,15 @@ class _Run:
         checkpoints = Checkpoints(self.spec.folder, self.communicator, fingerprint, self.spec.ranks.checkpoint_share)
         saved = checkpoints.read()
         if saved is None:
-            done, warm, tile = 0, False, self.fresh(whole)
+            done, warm, tile = 0, self.spec.start is not None, self.fresh(whole)
         else:
             done, warm, self.errors, self.resumed = saved.epoch, saved.warm, saved.errors, saved.epoch
             tile = self.tile(whole, saved.model, saved.pieces())
-        state = None
+        state, before = None, time.process_time()
         while done < (options.epochs or 0) and not self.stopped:
             state, tile = self._until_divided(whole, tile, checkpoints, warm, done)
             done = state.epoch
+        self.processor = time.process_time() - before
         if state is None:
             raise ReconstructionError(
                 f"the checkpoint in {self.spec.folder} is of the last epoch already; remove it to begin anew"
@@ -214,6 +223,7 @@ class _Run:
             "object_bytes": state.object.nbytes,
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "computing_s": round(self.meter.seconds, 4),
+            "processor_s": round(self.processor, 4),
             "traffic": self.communicator.traffic,
         }
         everyone = self.communicator.gather_objects(mine, "reports", root=0)
@@ -241,6 +251,8 @@ class _Run:
         parameters = whole.options.model_dump(mode="json")
         result = finish(whole.dataset, state, r_factor, self.errors, self.spec.engine, parameters, provenance)
         write_reconstruction(self.spec.output, result)
+        if self.spec.picture is not None:
+            tile.partition.picture(self.spec.picture)
 
 
 def _on(tile: Tile, state: EngineState, options: RankEngineOptions) -> EngineState:

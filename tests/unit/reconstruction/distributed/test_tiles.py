@@ -127,13 +127,29 @@ def write(checkpoints: Checkpoints, epoch: int, value: complex) -> None:
     checkpoints.write(piece(value), model, epoch, [0.5] * epoch, False)
 
 
+def test_checkpoints_take_their_share_of_the_time(
+    tmp_path: Path, alone: Communicator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    checkpoints = Checkpoints(tmp_path, alone, {}, 0.02)
+    assert checkpoints.due() < 0
+    now = 103.0
+    assert checkpoints.due() > 0
+    write(checkpoints, 3, 1j)
+    checkpoints.seconds = 0.5
+    assert checkpoints.due() < 0
+    now = 149.0
+    assert checkpoints.due() < 0  # the next one would make it 1 s
+    now = 151.0
+    assert checkpoints.due() > 0
+
+
 def test_a_checkpoint_comes_back(tmp_path: Path, alone: Communicator) -> None:
     checkpoints = Checkpoints(tmp_path, alone, {"frames": 5}, 0.02)
     assert checkpoints.read() is None
-    assert checkpoints.due() > 0
     write(checkpoints, 3, 1j)
     write(checkpoints, 4, 2j)
-    assert checkpoints.due() < 0  # what two of them cost is more than a fiftieth of the time so far
     saved = checkpoints.read()
     assert saved is not None and saved.epoch == 4 and saved.errors == [0.5] * 4
     obj, _ = blend(saved.pieces(), WHOLE, len(saved.model.object))
