@@ -49,15 +49,16 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
         Of the jobs, -100 to 100; the highest starts first.
     cold_start:
         After the first reconstruction of a probe for which no model was trained yet, train one on simulated frames of
-        that probe: minutes on the runner's cores, no measured pair. Off by default, as it takes the device from the
-        next reconstruction's turn for so long.
+        that probe: 9 minutes on the runner's cores, no measured pair. Off by default, as the next reconstruction on
+        that device waits for so long.
     fine_tune:
         ``"after"``: after each reconstruction, train the model in service further on it. None: not.
     promote:
         Put such a model into service when it passes the gate: running edge processes that follow the model in service
         swap to it.
     training:
-        Fields of :class:`ptycho_bluesky.inference.TrainingOptions` for these trainings, JSON values.
+        Fields of :class:`ptycho_bluesky.inference.TrainingOptions` for these trainings, JSON values; without ``steps``
+        among them a training takes 9 minutes.
     executor:
         Where to run; None for this machine, one job at a time.
 

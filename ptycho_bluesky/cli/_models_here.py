@@ -23,7 +23,7 @@ def registered_now(library: ModelLibrary, record: ModelRecord) -> bool:
     from ptycho_bluesky.errors import CatalogError
 
     try:
-        client = connect(timeout=10.0)
+        client = connect()
     except CatalogError as error:
         say(f"{record.stem} waits for Tiled: {error}")
         return False

@@ -33,7 +33,15 @@ def train(
     data: Annotated[
         Literal["simulated", "reconstructions", "both"], typer.Option(help="Frames to train on.")
     ] = "simulated",
-    start_from: Annotated[str | None, typer.Option(help="Model to begin with: in-service, a name, a hash.")] = None,
+    start_from: Annotated[
+        str, typer.Option(help="Model to begin with: default, in-service, a name, a hash, a file; none to begin anew.")
+    ] = "default",
+    size: Annotated[
+        Literal["edge", "jetson", "gpu"] | None, typer.Option(help="Of the network; else as --start-from.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="Time to train; steps are chosen for it unless --set gives them.")
+    ] = None,
     name: Annotated[str, typer.Option(help="What to call the model.")] = "trained",
     promote: Annotated[bool, typer.Option("--promote", help="Into service, when it passes the gate.")] = False,
     licence: Annotated[str, typer.Option(help="Of the weights.")] = "",
@@ -53,7 +61,8 @@ def train(
         "promote": promote,
         "licence": licence,
         "training": _training(settings or []),
-        **given(start_from=start_from, reconstruction=reconstruction and str(reconstruction.absolute())),
+        "start_from": None if start_from == "none" else start_from,
+        **given(size=size, seconds=seconds, reconstruction=reconstruction and str(reconstruction.absolute())),
     }
     where, raw_uid = _source(source)
     spec = {"recipe": "train", "source": where.model_dump(), "options": options, "device": device, "raw_uid": raw_uid}

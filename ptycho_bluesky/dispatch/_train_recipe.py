@@ -24,24 +24,26 @@ from ptycho_bluesky.dispatch._training_spec import TrainingOrder
 from ptycho_bluesky.dispatch.models import as_verdict, model_in_service, model_record
 from ptycho_bluesky.errors import InferenceError, report
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
-from ptycho_bluesky.inference import Conditions, TrainingOptions, TrainingPairs, hold_out, load_model, train, trial
+from ptycho_bluesky.inference import (
+    DEFAULT_MODEL,
+    Conditions,
+    ProbeViTModel,
+    ProbeViTSizes,
+    TrainingOptions,
+    TrainingPairs,
+    hold_out,
+    load_model,
+    train,
+    trial,
+)
+from ptycho_bluesky.inference._cold_start import paced_options
+from ptycho_bluesky.inference._model import SHIPPED
 
 __all__ = ["train_model"]
 
 logger = logging.getLogger(__name__)
 
 Index = npt.NDArray[np.intp]
-
-
-def _options(order: TrainingOrder, spec: JobSpec) -> TrainingOptions:
-    fixed = {"device": spec.device.partition(":")[0]}
-    if order.data != "both":
-        fixed["simulated_share"] = 1.0 if order.data == "simulated" else 0.0  # type: ignore[assignment]
-    try:
-        return TrainingOptions.model_validate({**fixed, **order.training})
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise InferenceError(report("options of the training", faults)) from None
 
 
 def _begin_with(order: TrainingOrder, folder: Path) -> Path | None:
@@ -53,6 +55,8 @@ def _begin_with(order: TrainingOrder, folder: Path) -> Path | None:
         library = ModelLibrary()
         if order.start_from == "in-service":
             path = library.path(model_in_service(library)[1])
+        elif order.start_from == DEFAULT_MODEL:
+            path = SHIPPED / f"{DEFAULT_MODEL}.safetensors"
         elif Path(order.start_from).is_file():
             path = Path(order.start_from)
         else:
@@ -61,6 +65,29 @@ def _begin_with(order: TrainingOrder, folder: Path) -> Path | None:
         shutil.copyfile(path, part)
         part.replace(kept)
     return kept
+
+
+def _options(
+    order: TrainingOrder, spec: JobSpec, folder: Path, start: Path | None, conditions: Conditions
+) -> TrainingOptions:
+    """Return how to train; what a first attempt has chosen is kept, as its checkpoint fits nothing else."""
+    kept = folder / "options.json"
+    if kept.exists():
+        return TrainingOptions.model_validate_json(kept.read_bytes())
+    chosen: dict[str, Any] = {}
+    model = None if start is None or "steps" in order.training else load_model(start)
+    if isinstance(model, ProbeViTModel):
+        chosen = paced_options(model, conditions, order.seconds).model_dump()
+    chosen["device"] = spec.device.partition(":")[0]
+    if order.data != "both":
+        chosen["simulated_share"] = 1.0 if order.data == "simulated" else 0.0
+    try:
+        options = TrainingOptions.model_validate({**chosen, **order.training})
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise InferenceError(report("options of the training", faults)) from None
+    atomic_write(kept, options.model_dump_json())
+    return options
 
 
 def _of_some(rec: Reconstruction, index: Index) -> Reconstruction:
@@ -115,20 +142,24 @@ def train_model(
     folder:
         Of the job.
     """
-    order = TrainingOrder.model_validate(spec.options)
-    options, begun = _options(order, spec), time.monotonic()
+    order, begun = TrainingOrder.model_validate(spec.options), time.monotonic()
     lesson = lesson_of(spec, order.reconstruction, should_stop)
     if lesson is None:
         return None
+    start, result = _begin_with(order, folder), lesson.reconstruction
+    contrast = None if result is None else result.phase_contrast_rad
+    conditions = Conditions.of(lesson.probe, _far(lesson.dataset), contrast_rad=contrast)
+    options = _options(order, spec, folder, start, conditions)
     pairs, held = _pairs(lesson, order)
     limit = spec.max_seconds or math.inf
     made = folder / "trained.safetensors"
     model = train(
         made,
         options,
-        conditions=Conditions.of(lesson.probe, _far(lesson.dataset)),
+        None if order.size is None else ProbeViTSizes.of(order.size),
+        conditions=conditions,
         pairs=pairs,
-        start_from=_begin_with(order, folder),
+        start_from=start,
         checkpoint=folder / "checkpoint.pt",
         on_state=on_state,
         should_stop=lambda: should_stop() or time.monotonic() - begun > limit,

@@ -21,8 +21,16 @@ class TrainingOrder(BaseModel):
     """``"simulated"``: frames of the reconstructed probe, no measured pair (cold start); ``"reconstructions"``:
     measured frames with their reconstruction; ``"both"``."""
 
-    start_from: str | None = None
-    """Model whose weights to begin with: ``"in-service"``, a name, a hash or a file; None to begin anew."""
+    start_from: str | None = "default"
+    """Model whose weights to begin with: ``"default"`` (the package's), ``"in-service"``, a name, a hash or a file;
+    None to begin anew."""
+
+    size: Literal["edge", "jetson", "gpu"] | None = None
+    """Of the network; None for that of `start_from`, or the smallest."""
+
+    seconds: float = Field(default=540.0, gt=0, le=1e6)
+    """Time to train, seconds: steps are chosen for it by a short measurement, where `start_from` is given and
+    `training` gives no steps."""
 
     training: dict[str, JsonValue] = Field(default_factory=dict)
     """Fields of :class:`ptycho_bluesky.inference.TrainingOptions`."""
@@ -54,12 +62,15 @@ class FollowUp(BaseModel):
     promote: bool = False
     """Put the new model into service when it passes the gate."""
 
+    seconds: float = Field(default=540.0, gt=0, le=1e6)
+    """Time to train, seconds, where `training` gives no steps."""
+
     training: dict[str, JsonValue] = Field(default_factory=dict)
     """Fields of :class:`ptycho_bluesky.inference.TrainingOptions`."""
 
     def order(self, *, known: bool) -> dict[str, Any] | None:
         """Return the options of the training to be done, or None; `known`: a model was trained for this probe."""
-        common: dict[str, Any] = {"promote": self.promote, "training": self.training}
+        common: dict[str, Any] = {"promote": self.promote, "seconds": self.seconds, "training": self.training}
         if self.cold_start and not known:
             return {**common, "name": "cold-start", "data": "simulated"}
         if self.fine_tune:

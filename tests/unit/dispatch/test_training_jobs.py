@@ -119,7 +119,7 @@ def test_a_better_model_goes_into_service_by_itself_and_a_roll_back_undoes_it(
     # The default's weights, all but unchanged, on measured frames and simulated ones.
     still = {"learning_rate": 1e-9, "simulated_share": 0.5}
     job = run(make_training(name="tuned", data="both", start_from="default", promote=True, training=still))
-    assert job.status().progress["promoted"] is True, job.log_tail()
+    assert job.status().progress["promoted"] is True, library.find("tuned").gate
     serving = in_service(library)
     assert serving is not None and serving.name == "tuned" and serving.gate[0].against == bad.content_hash
     assert len(serving.raw_uids) == 1 and serving.start_from == library.find("default").content_hash
@@ -252,7 +252,7 @@ def test_what_a_training_lacks_is_said_in_words(
     def failed(spec: JobSpec) -> str:
         status = run(spec).status()
         assert (status.state, status.kind) == ("failed", "user"), status
-        return status.reason
+        return str(status.reason)
 
     assert "steps: Input should be" in failed(make_training(training={"steps": 0}))
     alone = make_training(data="both").model_copy(update={"source": FileSource(path=str(known_files / "result.h5"))})
@@ -339,7 +339,7 @@ def test_the_first_reconstruction_of_a_probe_begins_a_cold_start_and_the_next_on
     assert first is not None and first.recipe == "train" and first.raw_uid == "the-run" and first.priority == -10
     assert first.source == ReconstructionSource(job_id=job.job_id)
     order = TrainingOrder.model_validate(first.options)
-    assert (order.data, order.start_from, order.promote, order.training) == ("simulated", None, True, {"steps": 7})
+    assert (order.data, order.start_from, order.promote, order.training) == ("simulated", "default", True, {"steps": 7})
     ledger.create(first)  # it waits for its turn: the probe is being learnt
     second = _follow_up.follow_up(job, ledger)
     assert second is not None and second.options["start_from"] == "in-service" and second.options["data"] == "both"
