@@ -85,26 +85,40 @@ class CentreFinder:
         """Rows and columns, detector pixels, by which frames are moved back."""
 
     def __call__(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return `frames` (B, H, W), zero frequency near the centre, with the beam brought to the centre."""
-        self.look(self._fitting.frames(frames))
-        return np.roll(frames, (-self.shift[0], -self.shift[1]), (1, 2)) if any(self.shift) else frames
+        """Return frames (B, N, N) of `frames` (B, H, W), whose zero frequency is near the centre, brought there."""
+        fitted = self._back(frames)
+        return self._back(frames) if self.look(fitted) else fitted
 
-    def look(self, fitted: npt.NDArray[np.float32]) -> None:
-        """Take frames (B, N, N), fitted but not moved, into account; the estimate is renewed now and then."""
+    def _back(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return self._fitting.frames(frames, (-self.shift[0], -self.shift[1]))
+
+    def look(self, fitted: npt.NDArray[np.float32]) -> bool:
+        """Take frames (B, N, N), fitted and moved back by :attr:`shift`, into account; tell whether that changed it."""
         flux = fitted.sum(axis=(1, 2))
         usable = fitted[flux > 0]
         if not len(usable):
-            return
+            return False
         self._sum += (usable / flux[flux > 0, None, None]).sum(axis=0)  # each frame counts the same
         self._count += len(usable)
         if self._count < self._due:
-            return
+            return False
         if self._count > MEMORY:
             self._sum, self._count = self._sum / 2, self._count // 2
         self._due = self._count + max(1, min(self._count, 64))  # after 1, 2, 4, ... frames, then every 64
-        if (shift := beam_shift(self._sum * self._good, self._beam)) is None:
-            return
-        found = [s * self._fitting.binning for s in shift]
-        far = any(abs(f - s) > HYSTERESIS for f, s in zip(found, self.shift, strict=True))
-        if far or not self._known:
-            self.shift, self._known = (round(found[0]), round(found[1])), True
+        if (left := beam_shift(self._sum * self._good, self._beam)) is None:
+            return False
+        found = [f * self._fitting.binning for f in left]
+        if self._known and not any(abs(f) > HYSTERESIS for f in found):
+            return False
+        further, self._known = (round(found[0]), round(found[1])), True
+        if not any(further):
+            return False
+        self.shift = (self.shift[0] + further[0], self.shift[1] + further[1])
+        self._sum = _moved(self._sum, [-f / self._fitting.binning for f in further])
+        return True
+
+
+def _moved(image: npt.NDArray[np.float64], by: list[float]) -> npt.NDArray[np.float64]:
+    """Return an image moved by fractions of a pixel, around its edges."""
+    rows, columns = (np.exp(-2j * np.pi * np.fft.fftfreq(n) * b) for n, b in zip(image.shape, by, strict=True))
+    return np.asarray(scipy.fft.ifft2(scipy.fft.fft2(image) * rows[:, None] * columns).real)

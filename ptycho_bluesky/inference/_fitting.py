@@ -10,6 +10,8 @@ import numpy.typing as npt
 import scipy.fft
 
 from ptycho_bluesky.errors import InferenceError
+from ptycho_bluesky.experiment import Orientation
+from ptycho_bluesky.inference._binning import Binner, Places, places_for
 from ptycho_bluesky.optics import probe_diameter_m
 
 __all__ = ["Fitting", "fit_probe", "window"]
@@ -56,12 +58,27 @@ class Fitting:
         first = float(self.given // 2 - self.binned // 2)
         return first, first
 
-    def frames(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return frames (B, wanted, wanted) of `frames` (B, given, given), zero frequency in the centre."""
-        if self.binning > 1:
-            n, b = self.binned, self.binning
-            frames = frames[:, : n * b, : n * b].reshape(len(frames), n, b, n, b).sum(axis=(2, 4))
-        return window(frames, self.wanted)
+    def frames(self, frames: npt.NDArray[np.float32], shift: tuple[int, int] = (0, 0)) -> npt.NDArray[np.float32]:
+        """Return frames (B, wanted, wanted) of `frames` (B, given, given), zero frequency in the centre.
+
+        Parameters
+        ----------
+        frames:
+            float32 counts.
+        shift:
+            Rows and columns, detector pixels, by which they are rolled first.
+        """
+        binner, places = Binner(np.zeros((self.given, self.given), bool)), self.places(shift)
+        fitted = np.empty((len(frames), self.wanted, self.wanted), np.float32)
+        for k, frame in enumerate(np.ascontiguousarray(frames, np.float32)):
+            fitted[k] = binner(frame, places)[0]
+        return fitted
+
+    def places(self, shift: tuple[int, int] = (0, 0), mounted: Orientation | None = None) -> Places:
+        """Return where a detector's pixels go, frames being turned as `mounted` says and then rolled by `shift`."""
+        way = mounted or Orientation()
+        flip = way.flip_rows, way.flip_columns
+        return places_for(self.given, self.binning, self.wanted, shift=shift, transpose=way.transpose, flip=flip)
 
     def good(self, mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
         """Return (wanted, wanted), True where all detector pixels behind a pixel are good; `mask`: True = bad."""

@@ -60,6 +60,8 @@ class FrameGate:
         self._roll = self._to_centre()
         self.mask = None if self._bad is None else self._turned(self._bad)
         """(H, W) bad pixels as prepared frames have them; None where all are good."""
+        self.saturated_share = 0.0
+        """Of the pixels of the frame that was prepared last."""
 
     def _mask(self) -> npt.NDArray[np.bool_] | None:
         if self.metadata.mask_uri is None:
@@ -146,6 +148,8 @@ class FrameGate:
             raise Refused("wrong shape")
         if raw.dtype.kind not in "uifb":
             raise Refused("not numbers")
+        if not raw.dtype.isnative or raw.dtype == np.float16:  # as a file or a wire may have them
+            raw = raw.astype(np.float32 if raw.dtype.kind == "f" else raw.dtype.newbyteorder("="))
         if raw.dtype.kind in "if":
             raw = self._checked(raw)
         top, limit = -1, self.metadata.saturation
@@ -153,7 +157,8 @@ class FrameGate:
             top = int(np.iinfo(raw.dtype).max)
             top = top if limit is None or limit < top else -1
         frame, saturated, high = self._binner(raw, self._where(), top, np.inf if limit is None else limit)
-        if saturated > MAX_SATURATED * raw.size:
+        self.saturated_share = saturated / raw.size
+        if self.saturated_share > MAX_SATURATED:
             raise Refused("saturated")
         if high == 0:
             raise Refused("all zero")

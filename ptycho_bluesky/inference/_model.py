@@ -17,11 +17,19 @@ from torch import Tensor
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.errors import FormatError, InferenceError
 from ptycho_bluesky.inference._fitting import Fitting, fit_probe
-from ptycho_bluesky.inference._predictors import PlainPredictor, ProbePredictor, checked_mask, checked_probe, trust
+from ptycho_bluesky.inference._predictors import (
+    SLOPE,
+    PlainPredictor,
+    ProbePredictor,
+    checked_mask,
+    checked_probe,
+    trust,
+)
 from ptycho_bluesky.inference._protocol import Predictor
 from ptycho_bluesky.inference._ptychonn import PtychoNN, published_network
 from ptycho_bluesky.inference._vit import ProbeViT, ProbeViTSizes
 from ptycho_bluesky.inference._weights import read_weights, write_weights
+from ptycho_bluesky.inference.backends import BackendOptions, plain_engine, probe_engine
 
 __all__ = ["DEFAULT_MODEL", "IN_SERVICE", "LoadedModel", "ProbeViTModel", "PtychoNNModel", "load_model"]
 
@@ -54,6 +62,7 @@ class LoadedModel(Protocol):
         /,
         *,
         mask: npt.NDArray[np.bool_] | None = None,
+        backend: BackendOptions | str | None = None,
     ) -> Predictor:
         """Return the predictor for a probe (modes, H, W) and frames of `frame_size`; `mask` (H, W) True = bad."""
         ...
@@ -76,6 +85,7 @@ class ProbeViTModel:
         /,
         *,
         mask: npt.NDArray[np.bool_] | None = None,
+        backend: BackendOptions | str | None = None,
     ) -> Predictor:
         """Return the predictor for a probe.
 
@@ -92,11 +102,13 @@ class ProbeViTModel:
             Side of the frames, pixels.
         mask:
             (H, W) True = bad pixel.
+        backend:
+            What computes it, "auto" for the fastest here; None: torch in single precision.
 
         Raises
         ------
         InferenceError
-            When the probe is missing or does not fit the frames.
+            When the probe is missing or does not fit the frames, or the backend cannot be had.
         """
         if probe is None:
             raise InferenceError(
@@ -105,7 +117,9 @@ class ProbeViTModel:
             )
         probe = checked_probe(probe, frame_size)[:3]
         fitting = fit_probe(probe, frame_size, self.network.sizes.size)
-        return ProbePredictor(self.network, fitting, fitting.probe(probe), fitting.good(checked_mask(mask, frame_size)))
+        fitted, good = fitting.probe(probe), fitting.good(checked_mask(mask, frame_size))
+        engine = probe_engine(self.network, fitted, good, backend, self.content_hash[:20])
+        return ProbePredictor(engine, fitting, fitted, good, float(self.notes.get("slope", SLOPE)))
 
     def save(self, path: Path) -> str:
         """Write the model file and return its content hash."""
@@ -130,24 +144,43 @@ class PtychoNNModel:
         /,
         *,
         mask: npt.NDArray[np.bool_] | None = None,
+        backend: BackendOptions | str | None = None,
+        binning: int = 1,
+        calibration: npt.NDArray[np.float32] | None = None,
     ) -> Predictor:
-        """Return the predictor; `probe` weighs the pixels of a patch (None: a Hann window), no more.
+        """Return the predictor; `probe` weighs the pixels of a patch (None: a Hann window) and tells its misfit.
 
-        Frames are cropped or filled up to the size the network was trained on; bad pixels count 0.
+        Frames are binned as asked, then cropped or filled up to the size the network was trained on; bad pixels count
+        0.
+
+        Parameters
+        ----------
+        probe, pixel_size_m, frame_size, mask, backend:
+            As for :meth:`ProbeViTModel.for_probe`; the probe may be None.
+        binning:
+            Detector pixels added up along each axis, as in the network's training: 4 for frames of 512 at APS 26-ID.
+        calibration:
+            (K, H, H) measured frames, from which int8 takes its ranges once.
 
         Raises
         ------
         InferenceError
-            When probe or mask do not fit the frames.
+            When probe, mask or binning do not fit the frames, or the backend cannot be had.
         """
         size = self.network.frame_size
-        fitting = Fitting(frame_size, size)
+        if not 1 <= binning <= frame_size:
+            raise InferenceError(f"binning is {binning}; allowed is 1 to the frames' {frame_size} pixels")
+        fitting, fitted = Fitting(frame_size, size, binning), None
         if probe is None:
             hann = np.hanning(size + 1)[:size]
             weight = (hann[:, None] * hann[None]).astype(np.float32)
         else:
-            weight = trust(fitting.probe(checked_probe(probe, frame_size)))
-        return PlainPredictor(self.network, fitting, weight, fitting.good(checked_mask(mask, frame_size)))
+            fitted = fitting.probe(checked_probe(probe, frame_size))
+            weight = trust(fitted)
+        good = fitting.good(checked_mask(mask, frame_size))
+        measured = None if calibration is None else fitting.frames(calibration)
+        engine = plain_engine(self.network, good, fitted, backend, self.content_hash[:20], measured)
+        return PlainPredictor(engine, fitting, weight)
 
 
 def _architecture(network: ProbeViT) -> dict[str, Any]:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.inference._centre import CentreFinder
 from ptycho_bluesky.inference._fitting import Fitting
 from ptycho_bluesky.inference._protocol import Patches
-from ptycho_bluesky.inference._ptychonn import PtychoNN, PtychoNNPhase
-from ptycho_bluesky.inference._vit import ProbeViT
+from ptycho_bluesky.inference.backends import Engine
 
-__all__ = ["PlainPredictor", "ProbePredictor", "checked_mask", "checked_probe", "trust"]
-
-CHUNK = 16
-"""Frames at once on a CPU: the activations of more leave its cache, and the rate falls."""
+__all__ = ["SLOPE", "PlainPredictor", "ProbePredictor", "checked_mask", "checked_probe", "trust"]
 
 SLOPE = 0.5
 """Share of its mean phase slope that a patch keeps. A frame tells the slope by a shift of hundredths of a pixel, and
@@ -51,42 +45,70 @@ def trust(probe: npt.NDArray[np.complex64]) -> npt.NDArray[np.float32]:
     return np.where(light < DARK, 0, light).astype(np.float32)
 
 
-def _check(frames: npt.NDArray[np.float32], fitting: Fitting) -> None:
-    if frames.ndim != 3 or frames.shape[1:] != (fitting.given, fitting.given):
+def _levelled(
+    phase: npt.NDArray[np.float32], amplitude: npt.NDArray[np.float32], share: npt.NDArray[np.float32], slope: float
+) -> npt.NDArray[np.float32]:
+    """Return phases (B, N, N) with `slope` of their mean slope under `share` (N, N), whose sum is 1."""
+    n = phase.shape[-1]
+    x = np.arange(n, dtype=np.float32) - n // 2
+    mean = np.einsum("bij,ij->b", amplitude * np.exp(np.complex64(1j) * phase), share)
+    level = _wrapped(phase - np.angle(mean)[:, None, None])
+    weights = []
+    for axis in (x[:, None], x[None]):
+        lever = share * axis - share * (share * axis).sum()
+        weights.append(lever / (share * axis**2).sum())
+    down, right = np.einsum("bij,aij->ab", level, np.stack(weights))
+    kept = np.float32(slope - 1)
+    return _wrapped(phase + kept * (down[:, None, None] * x[:, None] + right[:, None, None] * x))
+
+
+def _wrapped(phase: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    turns = np.float32(2 * np.pi)
+    return np.asarray(phase - turns * np.rint(phase / turns), np.float32)
+
+
+def _sized(frames: npt.NDArray[np.float32], fitting: Fitting) -> bool:
+    """Tell whether frames are as the detector gives them (True) or already fitted; raise where they are neither."""
+    if frames.ndim != 3 or frames.shape[1:] not in [(n, n) for n in (fitting.given, fitting.wanted)]:
         raise InferenceError(
-            f"frames have shape {frames.shape}; this predictor was made for (B, {fitting.given}, {fitting.given})"
+            f"frames have shape {frames.shape}; this predictor was made for (B, {fitting.given}, {fitting.given}), "
+            f"or (B, {fitting.wanted}, {fitting.wanted}) where they are fitted already"
         )
-
-
-def _levelled(patches: Tensor, share: Tensor) -> Tensor:
-    """Return patches (B, N, N) with :data:`SLOPE` of their mean phase slope under `share` (N, N), whose sum is 1."""
-    n = patches.shape[-1]
-    x = torch.arange(n) - n // 2
-    phase = torch.angle(patches * (share * patches).sum((1, 2), keepdim=True).conj())
-    rows, columns = phase * share * x[:, None], phase * share * x
-    down, right = (
-        (part - share * axis * (share * phase).sum((1, 2), keepdim=True)).sum((1, 2)) / (share * axis**2).sum()
-        for part, axis in ((rows, x[:, None]), (columns, x[None]))
-    )
-    ramp = down[:, None, None] * x[:, None] + right[:, None, None] * x
-    return patches * torch.polar(torch.ones_like(ramp), -(1 - SLOPE) * ramp)
+    return bool(frames.shape[1] == fitting.given)
 
 
 class ProbePredictor:
-    """Frames to patches with ProbeViT and one probe; where the beam's centre lies is found from the frames."""
+    """Frames to patches with ProbeViT and one probe; where the beam's centre lies is found from the frames.
+
+    Parameters
+    ----------
+    engine:
+        The network.
+    fitting:
+        From the detector's frames to the network's.
+    probe, good:
+        (modes, N, N) and (N, N) as the network is given them.
+    slope:
+        Share of its mean phase slope that a patch keeps.
+    """
 
     def __init__(
         self,
-        network: ProbeViT,
+        engine: Engine,
         fitting: Fitting,
         probe: npt.NDArray[np.complex64],
         good: npt.NDArray[np.bool_],
+        slope: float = SLOPE,
     ) -> None:
-        self._network, self._fitting = network, fitting
-        self._probe, self._good = torch.from_numpy(probe)[None], torch.from_numpy(good)[None]
-        self._centre = CentreFinder(fitting, probe, good)
+        self.engine, self.fitting = engine, fitting
+        self._probe, self._good, self._slope = probe, good, slope
         self._weight = trust(probe)
-        self._share = torch.from_numpy(self._weight / self._weight.sum())
+        self._share = self._weight / self._weight.sum()
+        self.reset_centre()
+
+    def reset_centre(self) -> None:
+        """Forget where the beam's centre was found to be."""
+        self._centre = CentreFinder(self.fitting, self._probe, self._good)
 
     @property
     def centre_shift(self) -> tuple[int, int]:
@@ -94,47 +116,40 @@ class ProbePredictor:
         return self._centre.shift
 
     def __call__(self, frames: npt.NDArray[np.float32], /) -> Patches:
-        """Return the patches of `frames` (B, H, W); a frame without a count gives phase 0 and amplitude 0."""
-        _check(frames, self._fitting)
-        centred = self._centre(np.asarray(frames, np.float32))
-        fitted = torch.from_numpy(np.ascontiguousarray(self._fitting.frames(centred)))
-        size = self._network.sizes.size
-        patches = torch.empty((len(fitted), size, size), dtype=torch.complex64)
-        with torch.inference_mode():
-            for k in range(0, len(fitted), CHUNK):
-                made = self._network(fitted[k : k + CHUNK], self._probe, self._good)[1]
-                patches[k : k + CHUNK] = _levelled(made, self._share)
-        patches *= (fitted * self._good).sum((1, 2), keepdim=True) > 0
-        values = patches.numpy()
-        phase, amplitude = np.angle(values).astype(np.float32), np.abs(values).astype(np.float32)
-        return Patches(phase, amplitude, self._weight, self._fitting.scale, self._fitting.offset)
+        """Return the patches of `frames` (B, H, W), or (B, N, N) where they are fitted and moved back by the shift.
+
+        A frame without a count gives phase 0 and amplitude 0.
+        """
+        if _sized(frames, self.fitting):
+            fitted = self._centre(frames)
+        else:
+            fitted = np.ascontiguousarray(frames, np.float32)
+            self._centre.look(fitted)
+        phase, amplitude, misfit = self.engine(fitted)
+        if amplitude is not None and self._slope != 1:
+            phase = _levelled(phase, amplitude, self._share, self._slope)
+        return Patches(phase, amplitude, self._weight, self.fitting.scale, self.fitting.offset, misfit)
 
 
 class PlainPredictor:
-    """Frames to patches with a network that does not know the probe."""
+    """Frames to patches with a network that does not know the probe.
 
-    def __init__(
-        self,
-        network: PtychoNN | PtychoNNPhase,
-        fitting: Fitting,
-        weight: npt.NDArray[np.float32],
-        good: npt.NDArray[np.bool_],
-    ) -> None:
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._fitting, self._weight, self._good = fitting, weight, torch.from_numpy(good)
+    Parameters
+    ----------
+    engine:
+        The network.
+    fitting:
+        From the detector's frames to the network's.
+    weight:
+        (N, N) of the patches' pixels.
+    """
+
+    def __init__(self, engine: Engine, fitting: Fitting, weight: npt.NDArray[np.float32]) -> None:
+        self.engine, self.fitting, self._weight = engine, fitting, weight
 
     def __call__(self, frames: npt.NDArray[np.float32], /) -> Patches:
-        """Return the patches of `frames` (B, H, W)."""
-        _check(frames, self._fitting)
-        fitted = torch.from_numpy(np.ascontiguousarray(self._fitting.frames(np.asarray(frames, np.float32))))
-        counts = (fitted * self._good)[:, None].clamp_min(0).contiguous(memory_format=torch.channels_last)
-        phases, amplitudes = [], []
-        with torch.inference_mode():
-            for k in range(0, max(1, len(counts)), CHUNK):
-                phase, amplitude = self._network(counts[k : k + CHUNK])
-                phases.append(phase[:, 0])
-                if amplitude is not None:
-                    amplitudes.append(amplitude[:, 0])
-        phase = torch.cat(phases).numpy()
-        known = torch.cat(amplitudes).numpy() if amplitudes else None
-        return Patches(phase, known, self._weight, self._fitting.scale, self._fitting.offset)
+        """Return the patches of `frames` (B, H, W), or (B, N, N) where they are fitted already."""
+        whole = _sized(frames, self.fitting)
+        fitted = self.fitting.frames(frames) if whole else np.ascontiguousarray(frames, np.float32)
+        phase, amplitude, misfit = self.engine(fitted)
+        return Patches(phase, amplitude, self._weight, self.fitting.scale, self.fitting.offset, misfit)

@@ -10,6 +10,7 @@ from ptycho_bluesky.inference.backends._export import exported
 from ptycho_bluesky.inference.backends._open import open_backend
 from ptycho_bluesky.inference.backends._physics import ProbePhysics, can_do, example_frames
 from ptycho_bluesky.inference.backends._protocol import Backend, BackendOptions, Deviation
+from ptycho_bluesky.inference.backends._ready import plain_engine, probe_engine
 
 __all__ = [
     "Backend",
@@ -28,4 +29,6 @@ __all__ = [
     "example_frames",
     "exported",
     "open_backend",
+    "plain_engine",
+    "probe_engine",
 ]

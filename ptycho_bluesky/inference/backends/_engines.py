@@ -18,7 +18,7 @@ from ptycho_bluesky.inference._ptychonn import PtychoNN
 from ptycho_bluesky.inference._vit import ProbeViT
 from ptycho_bluesky.inference.backends._open import open_backend
 from ptycho_bluesky.inference.backends._physics import ProbePhysics
-from ptycho_bluesky.inference.backends._protocol import BackendOptions, Images
+from ptycho_bluesky.inference.backends._protocol import BackendOptions, Images, Precision
 
 __all__ = ["Engine", "Made", "PlainEngine", "ProbeEngine", "WholeEngine"]
 
@@ -45,7 +45,7 @@ class Engine(Protocol):
     name: str
     """The runtime and the device."""
 
-    precision: str
+    precision: Precision
     """Numbers that the layers compute with."""
 
     def __call__(self, frames: Images, /) -> Made:
@@ -58,12 +58,12 @@ class _Threads:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._pool = ThreadPoolExecutor(count, "network") if count > 1 else None
+        self._pool = ThreadPoolExecutor(count, "network", torch.set_num_threads, (1,)) if count > 1 else None
 
     def over(self, work: Callable[[slice], _T], frames: int) -> list[_T]:
         """Return what `work` makes of each part of `frames` frames, in order."""
         size = max(1, min(CHUNK, -(-frames // self.count)))
-        parts = [slice(k, min(k + size, frames)) for k in range(0, frames, size)]
+        parts = [slice(k, min(k + size, frames)) for k in range(0, max(frames, 1), size)]
         if self._pool is None or len(parts) < 2:
             return [work(part) for part in parts]
         return list(self._pool.map(work, parts))
