@@ -269,8 +269,9 @@ def test_lsqml_sums_over_all_ranks(found: Found) -> None:
     assert two.r_factor == pytest.approx(one.r_factor, rel=0.003)
     assert difference_rad(one, two) < 0.01
     np.testing.assert_allclose(two.opr_weights, one.opr_weights, atol=0.01)
-    assert np.linalg.norm(two.background - one.background) < 0.2 * np.linalg.norm(one.background)  # few frames tell little of it
-    np.testing.assert_allclose(two.positions, one.positions, atol=0.1 * PIXEL)
+    assert np.linalg.norm(two.background - one.background) < 0.2 * np.linalg.norm(one.background)
+    moved = np.linalg.norm(two.positions - one.positions, axis=1) / PIXEL
+    assert np.sqrt((moved**2).mean()) < 0.2  # few frames tell little of background and positions
 
 
 def test_a_nan_and_a_full_disk_on_one_rank_stop_nobody(found: Found) -> None:
