@@ -1,6 +1,6 @@
 """A console of its own for the EPICS tests: an IOC on free ports of the loopback, and scans through it.
 
-``python epics_client.py CASE FOLDER`` runs one case and prints one JSON object; pytest's own process has no EPICS client.
+``python epics_client.py CASE FOLDER [KIND ...]`` prints one JSON object; pytest's own process has no EPICS client.
 """
 
 from __future__ import annotations
@@ -180,6 +180,56 @@ def same(folder: Path) -> dict[str, Any]:
     return result
 
 
+def faults(folder: Path, kind: str, *names: str) -> dict[str, Any]:
+    """Break something after the third event of a scan; then mend it and scan again with the same devices."""
+    from ptycho_bluesky.devices.epics import connect_devices
+
+    metadata, result = beamline(folder / "metadata").metadata, {}
+    with ioc("--detector", "eiger") as server:
+        scan_engine()
+        stage, detector = devices(kind, folder / kind, patience_s=1.5)
+        connect_devices(stage, detector)
+        for name in names:
+            break_it, mend_it = FAULTS[name]
+            broken = scan(stage, detector, metadata, lambda number, do=break_it: do(server) if number == 3 else None)
+            mend_it(server)
+            connect_devices(stage, detector, timeout_s=20)
+            mended = scan(stage, detector, metadata)
+            result[name] = {
+                "frames": len(broken["frames"]), "error": broken["error"], "exit_status": broken["exit_status"],
+                "frames_after": len(mended["frames"]), "exit_status_after": mended["exit_status"],
+            }  # fmt: skip
+    return result
+
+
+def restart(server: Ioc) -> None:
+    server.kill()
+    server.start()
+
+
+FAULTS: dict[str, tuple[Callable[[Ioc], None], Callable[[Ioc], None]]] = {
+    "stall": (lambda _: put("SIM:Fault:Stage", 1), lambda _: put("SIM:Fault:Stage", 0)),
+    "hang": (lambda _: put("SIM:Fault:Detector", 1), lambda _: put("SIM:Fault:Detector", 0)),
+    "lost": (Ioc.kill, Ioc.start),
+    "restarted": (restart, lambda _: None),
+}
+
+
+def unanswered(folder: Path) -> dict[str, Any]:
+    """Devices with no IOC behind them."""
+    from ptycho_bluesky.devices.epics import connect_devices
+    from ptycho_bluesky.errors import DeviceError
+
+    scan_engine()
+    said = {}
+    for kind, chosen in (("ca", devices("classic", folder / "f")[1]), ("pva", devices("pva", folder / "f")[0])):
+        try:
+            connect_devices(chosen, timeout_s=0.5)
+        except DeviceError as error:
+            said[kind] = str(error)
+    return said
+
+
 def scan_engine() -> None:
     """Make the RunEngine, whose event loop asynchronous devices connect in."""
     from bluesky import RunEngine
@@ -189,10 +239,11 @@ def scan_engine() -> None:
 
 def main() -> None:
     isolate()
-    case, folder = sys.argv[1], Path(sys.argv[2])
+    case, folder, *arguments = sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]
     began = time.monotonic()
-    result = globals()[case](folder)
-    print(json.dumps({**result, "seconds": time.monotonic() - began}), flush=True)
+    result = globals()[case](folder, *arguments)
+    sys.stdout.write(json.dumps({**result, "seconds": time.monotonic() - began}))
+    sys.stdout.flush()
     os._exit(0)  # clients of EPICS keep threads that wait for the network
 
 

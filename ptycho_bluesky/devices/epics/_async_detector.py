@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ophyd_async.core import DetectorTriggerLogic, SignalR, StaticPathProvider, StrictEnum, TriggerInfo
+from ophyd_async.core import (
+    DetectorTriggerLogic,
+    SignalR,
+    StaticPathProvider,
+    StreamableDataProvider,
+    StrictEnum,
+    TriggerInfo,
+)
 from ophyd_async.epics.adcore import (
     ADAcquireLogic,
     ADBaseIO,
@@ -19,6 +28,8 @@ from ophyd_async.epics.adcore import (
 )
 from ophyd_async.epics.core import epics_signal_r, epics_signal_rw_rbv
 
+from ptycho_bluesky.devices.epics._async_release import Released
+from ptycho_bluesky.devices.epics._detector import ANSWER_S
 from ptycho_bluesky.errors import DeviceError
 
 __all__ = ["AsyncEpicsDetector", "AsyncEpicsEiger"]
@@ -54,24 +65,11 @@ class _Trigger(DetectorTriggerLogic):  # type: ignore[misc]
         return TriggerInfo()
 
 
-class _Acquire(ADAcquireLogic):  # type: ignore[misc]
-    """areaDetector's Acquire, with an error that says what hangs."""
-
-    async def wait_for_idle(self) -> None:
-        try:
-            await super().wait_for_idle()
-        except TimeoutError as error:
-            raise DeviceError(
-                f"{self.driver.acquire.source} did not end: look at the detector and its trigger; what was measured so "
-                "far is kept"
-            ) from error
-
-
 class _Files(ADHDFDataLogic):  # type: ignore[misc]
     datakey_suffix = "_image"
 
 
-class AsyncEpicsDetector(AreaDetector[ADBaseIO]):  # type: ignore[misc]
+class AsyncEpicsDetector(Released, AreaDetector[ADBaseIO]):  # type: ignore[misc]
     """Any areaDetector with an HDF5 plugin; its frames are the data key ``detector_image``, in the plugin's file.
 
     Parameters
@@ -80,9 +78,12 @@ class AsyncEpicsDetector(AreaDetector[ADBaseIO]):  # type: ignore[misc]
         Before ``cam1:`` and ``HDF1:``, with the protocol: ``"ca://BL:"`` or ``"pva://BL:"``.
     folder:
         Where the plugin writes; the same path here and on the IOC's machine.
+    answer_s:
+        Seconds by which a frame may come later than its exposure says, before it fails with a DeviceError.
     """
 
-    def __init__(self, prefix: str, *, folder: Path | str, name: str = "detector") -> None:
+    def __init__(self, prefix: str, *, folder: Path | str, answer_s: float = ANSWER_S, name: str = "detector") -> None:
+        self._answer_s = answer_s
         files = StaticPathProvider(_unique, Path(folder))
         driver = self._driver(prefix + "cam1:")
 
@@ -94,7 +95,7 @@ class AsyncEpicsDetector(AreaDetector[ADBaseIO]):  # type: ignore[misc]
             driver,
             prefix,
             writer,
-            acquire_logic=_Acquire(driver),
+            acquire_logic=ADAcquireLogic(driver),
             trigger_logic=_Trigger(driver),
             config_sigs=[driver.manufacturer, driver.model, *self._settings()],
             name=name,
@@ -109,6 +110,20 @@ class AsyncEpicsDetector(AreaDetector[ADBaseIO]):  # type: ignore[misc]
 
     def _settings(self) -> list[SignalR[float]]:
         return []
+
+    async def _wait_for_index(
+        self, data_providers: Sequence[StreamableDataProvider], trigger_info: TriggerInfo, *args: Any, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        patience = trigger_info.livetime + trigger_info.deadtime + self._answer_s
+        info = trigger_info.model_copy(update={"exposure_timeout": patience})
+        try:
+            async for update in super()._wait_for_index(data_providers, info, *args, **kwargs):
+                yield update
+        except TimeoutError as error:
+            raise DeviceError(
+                f"{self.name} gave no frame in {patience:.1f} s: {self.driver.acquire.source} was set; look at the "
+                "detector and its trigger, and whether the IOC runs; what was measured so far is kept"
+            ) from error
 
 
 class AsyncEpicsEiger(AsyncEpicsDetector):

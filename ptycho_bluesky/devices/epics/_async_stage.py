@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from functools import cached_property
 
-from ophyd_async.core import Device, StandardReadable, TimeoutCalculator
+from ophyd_async.core import StandardReadable, TimeoutCalculator
 from ophyd_async.core import StandardReadableFormat as Format
 from ophyd_async.epics.motor import Motor, MotorFlyableMovableLogic
 
+from ptycho_bluesky.devices.epics._async_release import Released
 from ptycho_bluesky.devices.epics._stage import STALL_S
 from ptycho_bluesky.errors import DeviceError
 
 __all__ = ["AsyncEpicsAxis", "AsyncEpicsStage"]
+
+ANSWER_S = 2.0
+"""Seconds within which a record has to answer."""
 
 
 class _MoveLogic(MotorFlyableMovableLogic):  # type: ignore[misc]
     """The motor record's logic, with an error that says what stalled."""
 
     stall_s = STALL_S
+
+    async def get_units_precision(self) -> tuple[str | None, int | None]:
+        try:  # the first thing that a move asks the record for
+            return await asyncio.wait_for(super().get_units_precision(), ANSWER_S)
+        except TimeoutError as error:
+            raise DeviceError(
+                f"{self.readback.name} cannot move: {self.readback.source} does not answer; is the IOC running?"
+            ) from error
+
+    async def stop(self) -> None:
+        try:
+            await asyncio.wait_for(super().stop(), ANSWER_S)
+        except TimeoutError as error:
+            raise DeviceError(
+                f"{self.readback.name} cannot be stopped: {self.readback.source} does not answer; is the IOC running?"
+            ) from error
 
     async def calculate_timeout(self, old_position: float, new_position: float) -> float:
         velocity, acceleration = await self.velocity.get_value(), await self.acceleration_time.get_value()
@@ -28,7 +50,8 @@ class _MoveLogic(MotorFlyableMovableLogic):  # type: ignore[misc]
         try:
             await super().move(new_position, lambda: seconds)
         except TimeoutError as error:
-            await self.motor_stop.set(1)
+            with contextlib.suppress(DeviceError):  # what stalled is the error to tell
+                await self.stop()
             raise DeviceError(
                 f"{self.readback.name} did not come to {new_position:g} in {seconds:.1f} s: {self.setpoint.source} "
                 "says no end; look at the motor, its limits and its controller, and whether the IOC runs; what was "
@@ -36,7 +59,7 @@ class _MoveLogic(MotorFlyableMovableLogic):  # type: ignore[misc]
             ) from error
 
 
-class AsyncEpicsAxis(Motor):  # type: ignore[misc]
+class AsyncEpicsAxis(Released, Motor):  # type: ignore[misc]
     """A motor record; its readback has the axis's name (``stage_y``), its setpoint ``stage_y_setpoint``.
 
     Parameters
@@ -77,7 +100,7 @@ class AsyncEpicsAxis(Motor):  # type: ignore[misc]
         return logic
 
 
-class AsyncEpicsStage(StandardReadable, Device):  # type: ignore[misc]
+class AsyncEpicsStage(Released, StandardReadable):  # type: ignore[misc]
     """A sample stage of motor records y (down), x (to the right) and rotation (degrees), named as the simulated one.
 
     Parameters

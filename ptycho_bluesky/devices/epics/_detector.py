@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from ptycho_bluesky.devices import _control_layer  # noqa: F401, before ophyd: i
 from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
 from ophyd.areadetector import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
+from ophyd.utils import DisconnectedError
 
 from ptycho_bluesky.devices._alarm import ALARM
 from ptycho_bluesky.devices._stream_file import FRAMES_DATASET, StreamDataset, StreamDocuments
@@ -28,7 +30,10 @@ ANSWER_S = 10.0
 """Seconds by which a frame may come later than its exposure says."""
 
 LOOK_S = 0.002
-"""Between two looks whether a frame is written."""
+"""Between two looks whether a setting is taken."""
+
+ASK_S = 0.5
+"""Seconds within which a question has to be answered."""
 
 PUT_S = 5.0
 """Seconds within which a setting has to be taken."""
@@ -80,7 +85,10 @@ class EpicsDetector(Device):  # type: ignore[misc]
         need_client()
         self.folder, self.answer_s = Path(folder), answer_s
         self._documents: StreamDocuments | None = None
+        self._written, self._wanted = 0, 0
+        self._status: Any = None
         super().__init__(prefix, name=name, **kwargs)
+        self.captured.subscribe(self._count)
 
     @property
     def image_key(self) -> str:
@@ -105,16 +113,18 @@ class EpicsDetector(Device):  # type: ignore[misc]
             self._put(signal, value)
         if not self.path_exists.get():
             raise DeviceError(f"{self.name}: {self.folder} is not there for the IOC ({self.path_exists.pvname} is 0)")
-        self.capture.put(1, wait=False)
+        self._put(self.capture, 1)
+        self._written = int(self.captured.get(use_monitor=False))
         self._documents = StreamDocuments(self.folder / f"{file}.h5", [self._dataset()])
         return list(super().stage())
 
     def trigger(self) -> DeviceStatus:
         """Take a frame; the status is done when it is written."""
-        status, began = DeviceStatus(self), time.monotonic()
-        wanted = self.captured.get() + 1
+        status = DeviceStatus(self)
+        self._status, self._wanted = status, self._written + 1
+        patience = float(self.exposure_time.get()) + self.answer_s
         self.acquire.put(1, wait=False)
-        self._look(status, wanted, began, began + float(self.exposure_time.get()) + self.answer_s)
+        ALARM.after(patience, lambda: self._give_up(status, patience))
         return status
 
     def unstage(self) -> list[object]:
@@ -122,7 +132,7 @@ class EpicsDetector(Device):  # type: ignore[misc]
         for signal in (self.acquire, self.capture):
             if signal.connected:
                 signal.put(0, wait=False)
-        self._documents = None
+        self._documents, self._status = None, None
         return list(super().unstage())
 
     def stop(self, *, success: bool = False) -> None:
@@ -141,7 +151,7 @@ class EpicsDetector(Device):  # type: ignore[misc]
 
     def get_index(self) -> int:
         """Return how many frames were written since ``stage``."""
-        return 0 if self._documents is None else int(self.captured.get())
+        return 0 if self._documents is None else self._written
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield ``stream_resource`` and ``stream_datum`` documents of the frames up to `index`."""
@@ -162,21 +172,27 @@ class EpicsDetector(Device):  # type: ignore[misc]
                 if time.monotonic() > deadline:
                     raise DeviceError(f"{signal.setpoint_pvname} was set to {value!r}, but stays {now!r}")
                 time.sleep(LOOK_S)
-        except TimeoutError as error:
-            raise DeviceError(f"{signal.setpoint_pvname} did not answer: {error}") from error
+        except (TimeoutError, DisconnectedError) as error:
+            raise DeviceError(f"{signal.setpoint_pvname} does not answer: is the IOC running?") from error
 
-    def _look(self, status: DeviceStatus, wanted: int, began: float, deadline: float) -> None:
-        """Come back until the frame is written, and fail the trigger where it is not in time."""
-        if status.done:
-            return
-        if int(self.captured.get()) >= wanted:
+    def _count(self, value: Any, **_: Any) -> None:
+        """Take note of what the plugin has written."""
+        self._written = int(value)
+        if self._status is not None and self._written >= self._wanted:
+            status, self._status = self._status, None
             status.set_finished()
-        elif time.monotonic() < deadline:
-            ALARM.after(LOOK_S, lambda: self._look(status, wanted, began, deadline))
-        else:
-            status.set_exception(DeviceError(self._complaint(wanted, time.monotonic() - began)))
 
-    def _complaint(self, wanted: int, seconds: float) -> str:
+    def _give_up(self, status: Any, seconds: float) -> None:
+        if self._status is not status:
+            return
+        if self.captured.connected:
+            with contextlib.suppress(TimeoutError, DisconnectedError):  # a monitor that was just restored may miss it
+                self._count(self.captured.get(use_monitor=False, timeout=ASK_S))
+        if self._status is status:
+            self._status = None
+            status.set_exception(DeviceError(self._complaint(seconds)))
+
+    def _complaint(self, seconds: float) -> str:
         lost = variables_without_answer(self)
         if lost:
             reason = f"{', '.join(lost[:3])} do not answer any more: is the IOC running?"
@@ -185,8 +201,8 @@ class EpicsDetector(Device):  # type: ignore[misc]
             reason = f"{self.prefix}cam1: is in state {self.state.get()} and says {said}"
             self.acquire.put(0, wait=False)
         return (
-            f"{self.name} gave no frame {wanted} in {seconds:.1f} s; {reason}; look at the detector and its trigger, "
-            "what was measured so far is kept"
+            f"{self.name} gave no frame {self._wanted} in {seconds:.1f} s; {reason}; look at the detector and its "
+            "trigger, what was measured so far is kept"
         )
 
 

@@ -10,6 +10,7 @@ from ptycho_bluesky.devices import _control_layer  # noqa: F401, before ophyd: i
 # isort: split
 from ophyd import Device, EpicsMotor, FormattedComponent
 from ophyd.status import MoveStatus
+from ophyd.utils import DisconnectedError
 
 from ptycho_bluesky.devices._alarm import ALARM
 from ptycho_bluesky.devices.epics._client import need_client, variables_without_answer
@@ -19,6 +20,12 @@ __all__ = ["EpicsAxis", "EpicsStage"]
 
 STALL_S = 10.0
 """Seconds by which a move may take longer than way and velocity say."""
+
+ASK_S = 0.5
+"""Seconds within which a record has to answer a question."""
+
+NEAR = 0.01
+"""Of the target (at least 1 unit): how near to it a move has come, if the record says that it is done."""
 
 LOOK_S = 0.25
 """Between two looks at a move that is in progress."""
@@ -40,18 +47,22 @@ class EpicsAxis(EpicsMotor):  # type: ignore[misc]
 
     def move(self, position: float, wait: bool = True, **kwargs: Any) -> MoveStatus:
         """Move; see :class:`ophyd.EpicsMotor`."""
+        lost = variables_without_answer(self)
+        if lost:
+            raise DeviceError(f"{self.name} cannot move: {', '.join(lost[:3])} do not answer; is the IOC running?")
         way = abs(position - (self.position or 0.0))
         expected = way / (self.velocity.get() or 1.0) + 2 * self.acceleration.get()
         status = super().move(position, wait=False, **kwargs)
         began = time.monotonic()
-        self._look(status, position, began, began + expected + self.stall_s)
+        deadline = began + expected + self.stall_s
+        ALARM.after(LOOK_S, lambda: self._look(status, position, began, deadline))
         if wait:
             status.wait()
         return status
 
     def _look(self, status: MoveStatus, target: float, began: float, deadline: float) -> None:
         """Come back until the move is over, and fail it where it is not in time."""
-        if status.done:
+        if status.done or self._has_come(target):
             return
         if time.monotonic() < deadline:
             ALARM.after(LOOK_S, lambda: self._look(status, target, began, deadline))
@@ -68,6 +79,21 @@ class EpicsAxis(EpicsMotor):  # type: ignore[misc]
                 f"{reason}; what was measured so far is kept"
             )
         )
+
+    def _has_come(self, target: float) -> bool:
+        """End a move whose end was not told: monitors that were just restored may miss it."""
+        if not (self.motor_done_move.connected and self.user_readback.connected):
+            return False
+        try:
+            done = self.motor_done_move.get(use_monitor=False, timeout=ASK_S)
+            here = self.user_readback.get(use_monitor=False, timeout=ASK_S)
+        except (TimeoutError, DisconnectedError):
+            return False
+        if not done or abs(here - target) > NEAR * max(abs(target), 1.0):
+            return False
+        self._set_position(here)
+        self._done_moving(success=True)
+        return True
 
 
 class EpicsStage(Device):  # type: ignore[misc]

@@ -106,16 +106,15 @@ class AreaDetector:
         self._post("Acquire", 1)
         self._post("NumImagesCounter_RBV", 0)
         self._state("Acquire")
-        self._task = asyncio.ensure_future(self._acquire())
-        try:
-            await self._task
-        except asyncio.CancelledError:
+        task = self._task = asyncio.ensure_future(self._acquire())
+        await asyncio.wait({task})  # of its own: the end of this put must not be taken for that of the frames
+        if task.cancelled():
             return  # by Acquire = 0, which has told the end
-        except DeviceError as error:
+        error = task.exception()
+        self._finish("Error" if error else "Idle")
+        if error is not None:
             self._post("StatusMessage_RBV", str(error)[:250])
-            self._finish("Error")
-            raise
-        self._finish("Idle")
+            raise error
 
     async def _acquire(self) -> None:
         mode, taken = self._get("ImageMode"), 0
