@@ -18,12 +18,14 @@ from ptycho_bluesky.cli._infer import infer_command
 from ptycho_bluesky.cli._ioc import ioc_command
 from ptycho_bluesky.cli._jobs import app as jobs
 from ptycho_bluesky.cli._models import app as models
+from ptycho_bluesky.cli._profile import app as profile
 from ptycho_bluesky.cli._receive import receive
 from ptycho_bluesky.cli._reconstruct import reconstruct_command
 from ptycho_bluesky.cli._replay import replay
 from ptycho_bluesky.cli._report import report_command
 from ptycho_bluesky.cli._simulate import app as simulate
 from ptycho_bluesky.cli._train import train_command
+from ptycho_bluesky.cli._validate import validate_command
 from ptycho_bluesky.errors import PtychoError
 
 __all__ = ["app", "main"]
@@ -40,6 +42,7 @@ app.command("replay")(replay)
 app.command("reconstruct")(reconstruct_command)
 app.command("report")(report_command)
 app.command("check")(check_command)
+app.command("validate")(validate_command)
 app.command("infer")(infer_command)
 app.command("train")(train_command)
 app.command("convert")(convert)
@@ -50,6 +53,7 @@ app.command("receive")(receive)
 app.command("ioc")(ioc_command)
 app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")
+app.add_typer(profile, name="profile")
 app.add_typer(simulate, name="simulate")
 
 

@@ -7,31 +7,22 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.tree import Tree
 
+from ptycho_bluesky.cli._doctor_profile import examine_profile
+from ptycho_bluesky.cli._finding import COLOURS, Finding, Level
 from ptycho_bluesky.cli._output import Json, emit, start_logging
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.errors import PtychoError
 
 __all__ = ["Finding", "doctor", "examine"]
-
-Level = Literal["OK", "WARN", "FAIL"]
-COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was looked at, how it is, and what to do."""
-
-    what: str
-    level: Level
-    text: str
 
 
 def _python() -> Finding:
@@ -130,10 +121,17 @@ def examine() -> list[Finding]:
     return findings
 
 
-def doctor(json_output: Json = False) -> None:
+def doctor(
+    profile: Annotated[
+        Path | None, typer.Option(help="A profile: look at it too, and start it once.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
     """Look at everything that ptycho-bluesky needs here; exit status 1 if anything fails."""
     start_logging()
     findings = examine()
+    if profile is not None:
+        findings += examine_profile(profile.expanduser().absolute())
     if json_output:
         emit({"ok": all(f.level != "FAIL" for f in findings), "findings": [asdict(f) for f in findings]}, True)
     else:
