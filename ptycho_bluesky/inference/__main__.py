@@ -1,8 +1,8 @@
-"""``python -m ptycho_bluesky.inference``: the edge process, as the live inference callback starts it."""
+"""``python -m ptycho_bluesky.inference``: the edge process, as a live session starts it."""
 
 import sys
 
-from ptycho_bluesky.inference._edge import main
+from ptycho_bluesky.inference._nursery import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,85 +6,30 @@ counts in the board. A successor of a killed edge process therefore goes on wher
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import importlib
 import logging
 import os
-import signal
 import time
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import psutil
 
 from ptycho_bluesky.errors import InferenceError, PtychoError
 from ptycho_bluesky.inference import _mosaic
 from ptycho_bluesky.inference._live_run import LiveRun, RawFrame
-from ptycho_bluesky.inference._protocol import Model, Predictor
+from ptycho_bluesky.inference._ready import Network
+from ptycho_bluesky.inference._swap import IN_SERVICE, ModelSwap, PointerWatch, load_network
 from ptycho_bluesky.stream import FrameRing, LiveBoard, Record
 from ptycho_bluesky.stream._live import own_process, unlink_session
 
-__all__ = ["EdgeProcess", "main"]
+__all__ = ["EdgeProcess"]
 
 logger = logging.getLogger(__name__)
 
 FIGURES_S = 0.1
-NICE = 5  # on a shared machine the scan goes first
 WILL_NOT_HELP = 3
 """Exit status of an edge process that would fail in the same way if it were started again."""
-
-
-def find_model(name: str) -> Model:
-    """Return the model of a name or path; ``package.module:factory`` calls the factory.
-
-    Raises
-    ------
-    InferenceError
-        When there is none, or it cannot be loaded.
-    """
-    module, _, factory = name.partition(":")
-    if factory.isidentifier() and not Path(name).exists():
-        try:
-            made = getattr(importlib.import_module(module), factory)()
-        except (ImportError, AttributeError) as error:
-            raise InferenceError(f"model {name!r}: {error}; give module:factory that can be imported") from error
-        if not isinstance(made, Model):
-            raise InferenceError(f"model {name!r} is a {type(made).__name__}, which has no for_probe(...)")
-        return made
-    from ptycho_bluesky.inference import load_model
-
-    model: Model = load_model(name)
-    return model
-
-
-class CachedModel:
-    """Remembers the predictors of the last probes, so that a second run with the same probe starts at once."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._made: OrderedDict[tuple[object, ...], Predictor] = OrderedDict()
-
-    def for_probe(
-        self,
-        probe: npt.NDArray[np.complex64] | None,
-        pixel_size_m: float | None,
-        frame_size: int,
-        /,
-        *,
-        mask: npt.NDArray[np.bool_] | None = None,
-    ) -> Predictor:
-        """Return the predictor, made now or before."""
-        arrays = (None if array is None else array.tobytes() for array in (probe, mask))
-        key = (*arrays, pixel_size_m, frame_size)
-        if key not in self._made:
-            self._made[key] = self._model.for_probe(probe, pixel_size_m, frame_size, mask=mask)
-        self._made.move_to_end(key)
-        while len(self._made) > 4:
-            self._made.popitem(last=False)
-        return self._made[key]
 
 
 class EdgeProcess:
@@ -95,24 +40,38 @@ class EdgeProcess:
     session:
         Name under which the console made ring and board.
     model:
-        Name, path or ``module:factory`` of the network.
+        Name, path or ``module:factory`` of the network; ``"in-service"``: the promoted one, also when another one is.
     folder:
         Where final mosaics go.
     batch:
         Frames for one call of the network, at most; it never waits for a full batch.
-    parent:
-        Process whose end is the session's end; None for one that ends only when told.
+    parents:
+        The process that started this one, without which it lets a successor go on; and the process whose end is the
+        session's end. None for an edge process that ends only when told.
     restarts:
         How many predecessors died.
+    backend:
+        What computes the network; None for its own.
     """
 
     def __init__(
-        self, session: str, model: str, folder: Path, batch: int = 8, parent: int | None = None, restarts: int = 0
+        self,
+        session: str,
+        model: str,
+        folder: Path,
+        batch: int = 8,
+        parents: tuple[int, int] | None = None,
+        restarts: int = 0,
+        backend: str | None = None,
     ) -> None:
-        self.session, self.model_name, self.folder, self.batch, self.parent = session, model, folder, batch, parent
+        self.session, self.model_name, self.folder, self.batch = session, model, folder, batch
+        self._parents = parents
+        self._backend = backend
         self._ring, self._board = FrameRing.attach(session + "-ring"), LiveBoard.attach(session)
         self._run: LiveRun | None = None
-        self._model: Model | None = None
+        self._network: Network | None = None
+        self._swap = ModelSwap(lambda name: load_network(name, backend))
+        self._pointer = PointerWatch() if model == IN_SERVICE else None
         self._stopping = False
         self._shown, self._position = 0.0, 0
         self._status: dict[str, Any] = {"state": "starting", "model": model, "restarts": restarts, **own_process()}
@@ -125,7 +84,7 @@ class EdgeProcess:
         self._show("starting", force=True)
         try:
             self._ring.become_consumer()
-            self._model = CachedModel(find_model(self.model_name))
+            self._network = self._first_network(before.get("resume") or {})
             _mosaic.warm_up()
             self._resume(before.get("resume"))
         except Exception as error:
@@ -135,10 +94,15 @@ class EdgeProcess:
             return WILL_NOT_HELP if isinstance(error, PtychoError) else 1
         self._show("idle" if self._run is None else "running", force=True)
         while not self._stopping:
-            if self._ring.wait(FIGURES_S):
+            waiting = self._ring.wait(FIGURES_S)
+            if self._left_alone():
+                if not self._orphan():
+                    return 0  # the successor goes on with what lies in shared memory
+                if not waiting:
+                    break
+            if waiting:
                 self._serve(self._ring.take(self.batch))
-            elif self._orphan():
-                break
+            self._change_network()
             self._image()
             self._show()
         if self._run is not None:
@@ -152,8 +116,66 @@ class EdgeProcess:
         """Finish the current batch, write what there is, and end (for signals)."""
         self._stopping = True
 
+    def _left_alone(self) -> bool:
+        return self._parents is not None and os.getppid() != self._parents[0]
+
     def _orphan(self) -> bool:
-        return self.parent is not None and os.getppid() != self.parent
+        """Tell whether the session is over because its console is gone."""
+        return self._parents is not None and self._left_alone() and not psutil.pid_exists(self._parents[1])
+
+    # the network ------------------------------------------------------------------------------------------------------
+
+    def _first_network(self, saved: dict[str, Any]) -> Network:
+        """Load the network of a predecessor, or the one asked for; where that is damaged, the one that comes along."""
+        if wanted := saved.get("wanted"):
+            self._say_model(f"the change to {wanted} was lost with an edge process that died; ask for it again")
+        asked = str(saved.get("model") or self.model_name)
+        fallback = self.model_name if asked != self.model_name else "default"
+        try:
+            network = load_network(asked, self._backend)
+        except PtychoError as error:
+            if asked == self.model_name != IN_SERVICE:
+                raise
+            network = load_network(fallback, self._backend)
+            self._say_model(f"{asked} was not taken: {error}; {fallback} is in service")
+        self._status["model"] = network.name
+        return network
+
+    def _say_model(self, text: str) -> None:
+        logger.warning("%s", text)
+        self._status["model_message"] = text
+
+    def _ask_for(self, name: str) -> None:
+        run = self._run
+        self._status["wanted"] = name
+        self._swap.ask(name, None if run is None else run.make_ready, "" if run is None else run.uid)
+
+    def _change_network(self) -> None:
+        """Put another network into service, between two batches, if one was asked for and is ready."""
+        if self._pointer is not None and self._pointer.changed():
+            self._ask_for(IN_SERVICE)
+        done, run = self._swap.take(), self._run
+        if done is None:
+            return
+        if done.network is None:
+            serving = self._status["model"]
+            self._say_model(f"{done.name} was not taken: {done.fault}; {serving} stays in service")
+        elif run is not None and run.start.get("shape") and (done.ready is None or done.run_uid != run.uid):
+            self._ask_for(done.name)  # it was made ready for another run, or for none
+            return
+        else:
+            self._network, message = done.network, ""
+            if run is not None and run.start.get("shape"):
+                try:
+                    run.take_over(done.ready)
+                except InferenceError as error:
+                    message = f"{done.name} does not fit into the present image: {error}"
+            elif run is not None:
+                run.network = done.network
+            self._status |= {"model": done.name, "model_message": message}
+            logger.info("model %s is in service", done.name)
+        self._status["wanted"] = ""
+        self._write()
 
     # records ----------------------------------------------------------------------------------------------------------
 
@@ -181,6 +203,8 @@ class EdgeProcess:
                 self._finish("done", int(message["dropped"]))
         elif kind == "quit":
             self._stopping = True
+        elif kind == "model":
+            self._ask_for(str(message["model"]))
         elif self._run is None:
             return
         elif kind == "shape":
@@ -189,10 +213,13 @@ class EdgeProcess:
             self._show("running", force=True)
         elif kind == "range":
             for _ in self._run.read_range(message):
+                self._change_network()
                 self._image()
                 self._write()
         elif kind == "refused":
             self._run.counts.refuse(message["reason"], int(message["index"]), int(message["count"]))
+        elif kind == "lost":
+            self._run.counts.lost += int(message["count"])
         elif kind == "trouble":
             self._run.trouble = message["text"]
 
@@ -200,11 +227,11 @@ class EdgeProcess:
         if self._run is not None:
             self._finish("interrupted", self._dropped())
         old = self._status.get("image_segment", "")
-        if self._model is None:
+        if self._network is None:
             raise InferenceError("a run cannot start before the network is loaded")
         fresh = {"mosaic": "", "image_segment": "", "message": "", "frames_expected": message.get("expected")}
         self._status |= fresh | {"run_uid": message["uid"], "frames_per_second": 0.0}
-        self._run = LiveRun(message, self._model, f"{self.session}-{message['number']}", self.batch)
+        self._run = LiveRun(message, self._network, f"{self.session}-{message['number']}", self.batch)
         self._run.counts.lost += self._ring.passed_over
         self._ring.passed_over = 0
         self._show("running", force=True)
@@ -216,8 +243,8 @@ class EdgeProcess:
         if saved is None:
             return
         self._ring.commit(int(saved["position"]))
-        if saved["start"] is not None and self._model is not None:
-            self._run = LiveRun(saved["start"], self._model, self._image_name(saved["start"]), self.batch, saved)
+        if saved["start"] is not None and self._network is not None:
+            self._run = LiveRun(saved["start"], self._network, self._image_name(saved["start"]), self.batch, saved)
             self._run.counts.lost += self._ring.passed_over
             self._ring.passed_over = 0
             logger.warning("went on with run %s after a predecessor died", self._run.uid)
@@ -266,6 +293,7 @@ class EdgeProcess:
     def _write(self) -> None:
         run = self._run
         resume: dict[str, Any] = {"position": self._position, "start": None}
+        resume |= {"model": self._status["model"], "wanted": self._status.get("wanted", "")}
         if run is not None:
             counts = dataclasses.asdict(run.counts)
             resume |= {"start": run.start, "counts": counts, "canvas": run.canvas.state()}
@@ -273,20 +301,3 @@ class EdgeProcess:
         self._board.write({**self._status, "beat": time.time(), "resume": resume})
         if run is not None:
             run.canvas.retire()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run an edge process for a session that a console has made; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m ptycho_bluesky.inference", description=__doc__)
-    parser.add_argument("--session", required=True, help="name of the session, whose ring and board exist")
-    parser.add_argument("--model", required=True, help="name, path or module:factory of the network")
-    parser.add_argument("--folder", required=True, type=Path, help="where final mosaics go")
-    parser.add_argument("--batch", type=int, default=8, help="frames for one call of the network, at most")
-    parser.add_argument("--parent", type=int, default=None, help="process whose end is the session's end")
-    parser.add_argument("--restarts", type=int, default=0, help="how many predecessors died")
-    given = parser.parse_args(arguments)
-    os.nice(NICE)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    edge = EdgeProcess(given.session, given.model, given.folder, given.batch, given.parent, given.restarts)
-    signal.signal(signal.SIGTERM, edge.stop)
-    return edge.run()

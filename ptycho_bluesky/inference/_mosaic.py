@@ -87,7 +87,7 @@ class Mosaic:
         self._islands = int(canvas[4].max(initial=0))
 
     def reserve(self, first: tuple[float, float], shape: tuple[int, int]) -> bool:
-        """Make room for `shape` pixels at grid index `first` (fractions allowed); False, and a refusal, if there is none."""
+        """Make room for `shape` pixels at grid index `first` (fractions allowed); False where there is none."""
         if not all(abs(v) < 2**40 for v in first):
             self.refusal = f"the place {first} is no pixel"
             return False

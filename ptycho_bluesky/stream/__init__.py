@@ -6,6 +6,7 @@ from ptycho_bluesky.stream._live import LiveBoard, LiveStatus, LiveView, live_vi
 from ptycho_bluesky.stream._live_image import LiveChanges, LiveImage, LiveTile
 from ptycho_bluesky.stream._ring import FrameRing, Kind, Record
 from ptycho_bluesky.stream._segment import Segment, find_segments, sweep
+from ptycho_bluesky.stream._session import LiveSession
 
 __all__ = [
     "FileSlice",
@@ -16,6 +17,7 @@ __all__ = [
     "LiveBoard",
     "LiveChanges",
     "LiveImage",
+    "LiveSession",
     "LiveStatus",
     "LiveTile",
     "LiveView",

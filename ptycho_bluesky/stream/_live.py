@@ -16,6 +16,7 @@ from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.stream._latest import Latest
 from ptycho_bluesky.stream._live_image import ImageSlots, LiveChanges, LiveImage
 from ptycho_bluesky.stream._segment import Segment, find_segments, segment_path
+from ptycho_bluesky.stream._side_notes import read_side_notes
 
 __all__ = ["LiveBoard", "LiveStatus", "LiveView", "live_views"]
 
@@ -144,7 +145,7 @@ class LiveView:
 
     def status(self) -> LiveStatus:
         """Return the current status; about 50 us."""
-        value = self.raw()
+        value = self.raw() | read_side_notes(self.name)
         return LiveStatus(**{key: value[key] for key in _STATUS_FIELDS if key in value})
 
     def image(self) -> LiveImage | None:

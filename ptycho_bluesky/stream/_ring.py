@@ -143,6 +143,10 @@ class FrameRing:
             self.count_drop()
         return done
 
+    def has_room(self, nbytes: int) -> bool:
+        """Tell whether a frame of so many bytes fits now."""
+        return self._placed(nbytes, self._reserve) is not None
+
     def count_drop(self) -> None:
         """Count a frame as dropped that the producer did not even try to put."""
         self._words[DROPPED] += 1
@@ -152,13 +156,21 @@ class FrameRing:
         payload = np.frombuffer(json.dumps(message).encode(), np.uint8)
         return self._write((Kind.MESSAGE, 0, -1, 0.0, 0.0, time.time(), JSON), 1, len(payload), payload, 0)
 
-    def _write(self, head: tuple[Any, ...], rows: int, columns: int, payload: npt.NDArray[Any], reserve: int) -> bool:
-        size = payload.nbytes
+    def _placed(self, size: int, reserve: int) -> tuple[int, int, int, int] | None:
+        """Return head, place in the ring, bytes to skip before and bytes needed for a payload; None: too large."""
         start, need = self._words[HEAD], RECORD.size + -(-size // 64) * 64
         at = start % self.capacity
         skip = self.capacity - at if at + need > self.capacity else 0
         if start + skip + need + reserve - self._words[TAIL] > self.capacity:
+            return None
+        return start, at, skip, need
+
+    def _write(self, head: tuple[Any, ...], rows: int, columns: int, payload: npt.NDArray[Any], reserve: int) -> bool:
+        size = payload.nbytes
+        placed = self._placed(size, reserve)
+        if placed is None:
             return False
+        start, at, skip, need = placed
         if skip:
             RECORD.pack_into(self._data, at, Kind.SKIP, 0, 0, 0.0, 0.0, 0.0, JSON, 0, 0, 0)
             at = 0

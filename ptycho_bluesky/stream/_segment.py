@@ -74,8 +74,8 @@ def sweep() -> list[str]:
 
 
 def _session(path: Path) -> str:
-    """Return what the segments of one session have in common: <session>-live, -ring, -ring.bell, -<run>-image-<n>."""
-    return re.sub(r"(-live|-ring(\.bell)?|-\d+-image-\d+)$", "", path.name)
+    """Return what the segments of one session have in common: <session>-live, -ring, -feed, -<run>-image-<n>...."""
+    return re.sub(r"(-live|-ring(\.bell)?|-feed|-outputs|-\d+-image-\d+)$", "", path.name)
 
 
 def _unused(path: Path, remove: bool = False) -> bool:

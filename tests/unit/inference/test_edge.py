@@ -10,11 +10,12 @@ import pytest
 
 from ptycho_bluesky.errors import DatasetError, InferenceError
 from ptycho_bluesky.experiment import Geometry, Orientation, PtychographyMetadata
-from ptycho_bluesky.inference._edge import CachedModel, find_model
 from ptycho_bluesky.inference._gate import FrameGate, Refused
 from ptycho_bluesky.inference._live_run import LiveRun, RawFrame
 from ptycho_bluesky.inference._misfit import Misfit
 from ptycho_bluesky.inference._protocol import Patches
+from ptycho_bluesky.inference._ready import Network
+from ptycho_bluesky.inference._swap import find_model
 from ptycho_bluesky.optics import FarField
 from ptycho_bluesky.stream import find_segments
 from ptycho_bluesky.stream._live import unlink_session
@@ -116,7 +117,7 @@ def test_the_network_gets_the_mask_as_its_frames_have_it(session, tmp_path):
 
     way = Orientation(transpose=True)
     block = metadata(mask_uri=f"file://{tmp_path}/mask.npy", orientation=way, zero_frequency="corner")
-    run = LiveRun(start(block, shape=[16, 16]), Asking(), session, batch=2)
+    run = LiveRun(start(block, shape=[16, 16]), Network("asking", Asking()), session, batch=2)
     assert run.trouble == ""
     np.testing.assert_array_equal(given[0], np.roll(bad.T, (8, 8), (0, 1)))
 
@@ -168,7 +169,7 @@ def test_the_misfit_tells_right_patches_from_wrong_ones():
 
 @pytest.mark.parametrize("model", [edge_models.Exact, edge_models.Coarse])
 def test_an_exact_network_gives_the_object(session, tmp_path, model):
-    run = LiveRun(start(shape=[64, 64]), model(), session, batch=8)
+    run = LiveRun(start(shape=[64, 64]), Network("it", model()), session, batch=8)
     run.process(scan())
     result = run.finish(tmp_path, "done", 0, lambda: None)
     run.canvas.close()
@@ -181,7 +182,7 @@ def test_an_exact_network_gives_the_object(session, tmp_path, model):
 def test_positions_with_units_give_the_same_image_in_metres(session, tmp_path):
     pixel = GEOMETRY.pixel_size_m(64)
     block = metadata(geometry=GEOMETRY, position_unit="um", axis_signs=(1, -1))
-    run = LiveRun(start(block), edge_models.Exact(), session, batch=8)
+    run = LiveRun(start(block), Network("exact", edge_models.Exact()), session, batch=8)
     frames = [RawFrame(f.index, f.y * pixel * 1e6, -f.x * pixel * 1e6, f.time, f.pixels) for f in scan()]
     run.process(frames)
     result = run.finish(tmp_path, "done", 0, lambda: None)
@@ -194,7 +195,7 @@ def test_positions_with_units_give_the_same_image_in_metres(session, tmp_path):
 
 
 def test_every_frame_is_accounted_for(session, tmp_path):
-    run = LiveRun(start(shape=[64, 64]), edge_models.Faulty(), session, batch=8)
+    run = LiveRun(start(shape=[64, 64]), Network("faulty", edge_models.Faulty()), session, batch=8)
     frames = [(f.index, f.y, f.x, f.pixels.copy()) for f in scan(40)]
     frames[3][3][:] = np.nan
     frames[4][3][:] = 0
@@ -217,7 +218,7 @@ def test_every_frame_is_accounted_for(session, tmp_path):
 
 
 def test_a_network_that_cannot_be_made_ready_refuses_all_and_says_so(session, tmp_path):
-    run = LiveRun(start(shape=[64, 64]), edge_models.Unready(), session, batch=8)
+    run = LiveRun(start(shape=[64, 64]), Network("unready", edge_models.Unready()), session, batch=8)
     run.process(scan(5))
     result = run.finish(tmp_path, "done", 0, lambda: None)
     assert result["refused"] == {"no network": 5}
@@ -228,7 +229,7 @@ def test_a_network_that_cannot_be_made_ready_refuses_all_and_says_so(session, tm
 def test_a_near_field_run_is_refused_in_words(session, tmp_path):
     near = Geometry(energy_kev=12.7, distance_m=1.1, detector_pixel_m=55e-6, modality="near-field")
     block = metadata(geometry=near, position_unit="um")
-    run = LiveRun(start(block, shape=[64, 64]), edge_models.Exact(), session, batch=8)
+    run = LiveRun(start(block, shape=[64, 64]), Network("exact", edge_models.Exact()), session, batch=8)
     run.process(scan(3))
     result = run.finish(tmp_path, "done", 0, lambda: None)
     assert result["refused"] == {"no network": 3}
@@ -245,7 +246,7 @@ def test_frames_of_a_file_and_their_positions(session, tmp_path):
     def piece(dataset, first, stop):
         return {"path": path, "dataset": dataset, "start": first, "stop": stop}
 
-    run = LiveRun(start(), edge_models.Exact(), session, batch=8)
+    run = LiveRun(start(), Network("exact", edge_models.Exact()), session, batch=8)
     now = time.time()
     first = {"index": 0, "frames": piece("data", 0, 30), "y": piece("y", 0, 30), "x": piece("x", 0, 30), "time": now}
     listed = {"y": [f.y for f in frames[30:]], "x": [f.x for f in frames[30:]]}
@@ -262,7 +263,9 @@ def test_frames_of_a_file_and_their_positions(session, tmp_path):
 
 
 def test_the_image_keeps_the_size_of_the_planned_field(session):
-    run = LiveRun(start(shape=[64, 64], extents=[[-5, 90], [-5, 40]]), edge_models.Exact(), session, batch=8)
+    run = LiveRun(
+        start(shape=[64, 64], extents=[[-5, 90], [-5, 40]]), Network("exact", edge_models.Exact()), session, batch=8
+    )
     shapes = set()
     for frame in scan(20, extent=30):
         run.process([frame])
@@ -291,7 +294,7 @@ def test_a_predictor_is_made_once_for_a_probe():
             made.append(frame_size)
             return super().for_probe(probe, pixel_size_m, frame_size)
 
-    model = CachedModel(Counting())
+    network = Network("counting", Counting())
     for size in (64, 64, 32, 64):
-        model.for_probe(None, None, size)
+        network.ready(PIXELS, (size, size), None, 2)
     assert made == [64, 32]
