@@ -27,6 +27,7 @@ from ptycho_bluesky.catalog._models import (
 from ptycho_bluesky.catalog._queries import CampaignRuns, ReconstructionsBy, ReconstructionsOf, ResolvedTo
 from ptycho_bluesky.catalog._register import content_hash, find_reconstructions, register_reconstruction
 from ptycho_bluesky.catalog._service import in_service, install, promote, rollback, service_history, whoami
+from ptycho_bluesky.catalog._validate import RunCheck, mapping_template, validate_run
 from ptycho_bluesky.catalog._writer import RunWriter, resend_backups, tiled_writer
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "ReconstructionsBy",
     "ReconstructionsOf",
     "ResolvedTo",
+    "RunCheck",
     "RunWriter",
     "ServiceEvent",
     "TiledFrames",
@@ -63,6 +65,7 @@ __all__ = [
     "in_service",
     "install",
     "mapping_from",
+    "mapping_template",
     "measured",
     "probe_hash",
     "promote",
@@ -74,5 +77,6 @@ __all__ = [
     "service_history",
     "stop_server",
     "tiled_writer",
+    "validate_run",
     "whoami",
 ]
