@@ -9,7 +9,7 @@ from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.inference._centre import CentreFinder
 from ptycho_bluesky.inference._fitting import Fitting
 from ptycho_bluesky.inference._protocol import Patches
-from ptycho_bluesky.inference.backends import Engine
+from ptycho_bluesky.inference.backends import Engine, Made
 
 __all__ = ["SLOPE", "PlainPredictor", "ProbePredictor", "checked_mask", "checked_probe", "trust"]
 
@@ -45,21 +45,22 @@ def trust(probe: npt.NDArray[np.complex64]) -> npt.NDArray[np.float32]:
     return np.where(light < DARK, 0, light).astype(np.float32)
 
 
-def _levelled(
-    phase: npt.NDArray[np.float32], amplitude: npt.NDArray[np.float32], share: npt.NDArray[np.float32], slope: float
-) -> npt.NDArray[np.float32]:
-    """Return phases (B, N, N) with `slope` of their mean slope under `share` (N, N), whose sum is 1."""
-    n = phase.shape[-1]
-    x = np.arange(n, dtype=np.float32) - n // 2
-    mean = np.einsum("bij,ij->b", amplitude * np.exp(np.complex64(1j) * phase), share)
-    level = _wrapped(phase - np.angle(mean)[:, None, None])
-    weights = []
-    for axis in (x[:, None], x[None]):
-        lever = share * axis - share * (share * axis).sum()
-        weights.append(lever / (share * axis**2).sum())
-    down, right = np.einsum("bij,aij->ab", level, np.stack(weights))
-    kept = np.float32(slope - 1)
-    return _wrapped(phase + kept * (down[:, None, None] * x[:, None] + right[:, None, None] * x))
+class _Level:
+    """Takes part of their mean phase slope, under `share` (N, N), out of patches whose mean phase there is 0."""
+
+    def __init__(self, share: npt.NDArray[np.float32], kept: float) -> None:
+        n = len(share)
+        x = np.arange(n, dtype=np.float32) - n // 2
+        axes = np.stack(np.broadcast_arrays(x[:, None], x[None])).reshape(2, -1)
+        share = (share / share.sum()).ravel()
+        levers = share * axes - share * (share * axes).sum(axis=1, keepdims=True)
+        self._find = np.ascontiguousarray((levers / (share * axes**2).sum(axis=1, keepdims=True)).T)
+        self._take = np.asarray((1 - kept) * axes, np.float32)
+
+    def __call__(self, phase: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the phases (B, N, N), radians."""
+        flat = phase.reshape(len(phase), -1)
+        return _wrapped(flat - (flat @ self._find) @ self._take).reshape(phase.shape)
 
 
 def _wrapped(phase: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -75,6 +76,14 @@ def _sized(frames: npt.NDArray[np.float32], fitting: Fitting) -> bool:
             f"or (B, {fitting.wanted}, {fitting.wanted}) where they are fitted already"
         )
     return bool(frames.shape[1] == fitting.given)
+
+
+def _run(engine: Engine, fitted: npt.NDArray[np.float32]) -> Made:
+    """Return what an engine makes of frames (B, N, N); of none, nothing, which runtimes do not take."""
+    if len(fitted):
+        return engine(fitted)
+    phase, amplitude, misfit = engine(np.zeros((1, *fitted.shape[1:]), np.float32))
+    return Made(phase[:0], None if amplitude is None else amplitude[:0], None if misfit is None else misfit[:0])
 
 
 class ProbePredictor:
@@ -101,9 +110,9 @@ class ProbePredictor:
         slope: float = SLOPE,
     ) -> None:
         self.engine, self.fitting = engine, fitting
-        self._probe, self._good, self._slope = probe, good, slope
+        self._probe, self._good = probe, good
         self._weight = trust(probe)
-        self._share = self._weight / self._weight.sum()
+        self._level = _Level(self._weight, slope)
         self.reset_centre()
 
     def reset_centre(self) -> None:
@@ -125,10 +134,8 @@ class ProbePredictor:
         else:
             fitted = np.ascontiguousarray(frames, np.float32)
             self._centre.look(fitted)
-        phase, amplitude, misfit = self.engine(fitted)
-        if amplitude is not None and self._slope != 1:
-            phase = _levelled(phase, amplitude, self._share, self._slope)
-        return Patches(phase, amplitude, self._weight, self.fitting.scale, self.fitting.offset, misfit)
+        phase, amplitude, misfit = _run(self.engine, fitted)
+        return Patches(self._level(phase), amplitude, self._weight, self.fitting.scale, self.fitting.offset, misfit)
 
 
 class PlainPredictor:
@@ -151,5 +158,5 @@ class PlainPredictor:
         """Return the patches of `frames` (B, H, W), or (B, N, N) where they are fitted already."""
         whole = _sized(frames, self.fitting)
         fitted = self.fitting.frames(frames) if whole else np.ascontiguousarray(frames, np.float32)
-        phase, amplitude, misfit = self.engine(fitted)
+        phase, amplitude, misfit = _run(self.engine, fitted)
         return Patches(phase, amplitude, self._weight, self.fitting.scale, self.fitting.offset, misfit)

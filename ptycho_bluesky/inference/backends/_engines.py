@@ -32,7 +32,7 @@ class Made(NamedTuple):
     """What an engine makes of a batch."""
 
     phase: Images
-    """(B, N, N) radians."""
+    """(B, N, N) radians; ProbeViT's are turned so that a patch's mean in the beam has phase 0."""
     amplitude: Images | None
     """(B, N, N), None from a network that gives phase alone."""
     misfit: Images | None
@@ -63,7 +63,7 @@ class _Threads:
     def over(self, work: Callable[[slice], _T], frames: int) -> list[_T]:
         """Return what `work` makes of each part of `frames` frames, in order."""
         size = max(1, min(CHUNK, -(-frames // self.count)))
-        parts = [slice(k, min(k + size, frames)) for k in range(0, max(frames, 1), size)]
+        parts = [slice(k, min(k + size, frames)) for k in range(0, frames, size)]
         if self._pool is None or len(parts) < 2:
             return [work(part) for part in parts]
         return list(self._pool.map(work, parts))
@@ -141,6 +141,7 @@ class WholeEngine:
         plain = options.model_copy(update={"name": "torch", "precision": "f32"})
         self._backend = open_backend(_Whole(network, probe, good), example[:2, None], plain)
         self.name, self.precision = self._backend.name, self._backend.precision
+        self._share = (np.abs(probe) ** 2).sum(axis=0)
         self._threads = _Threads(1 if self.name == "torch-cuda" else options.threads)
 
     def __call__(self, frames: Images, /) -> Made:
@@ -150,6 +151,7 @@ class WholeEngine:
         else:
             made = np.concatenate(self._threads.over(lambda part: self._backend(frames[part, None])[0], len(frames)))
         patches = made[:, 0] + np.complex64(1j) * made[:, 1]
+        patches *= np.exp(np.complex64(-1j) * np.angle((self._share * patches).sum(axis=(1, 2), keepdims=True)))
         patches[~(made[:, 2] > 0).any(axis=(1, 2))] = 0
         return Made(np.angle(patches), np.abs(patches), None)
 

@@ -399,20 +399,57 @@ def look_again(beam: Any, amplitudes: Any, change: Any, room: Any, images: Any, 
         seen[k, features + 4 :] = images[k, :5]
 
 
+@jit
+def _misfit(amplitude: Any, room: Any) -> Any:
+    """Return how far the room's waves are from the measured amplitudes, as :class:`Misfit` has it."""
+    none, n = splat(f32(0)), amplitude.shape[1]
+    unit, overlap, power, measured = splat(f32(1) / f32(n * n)), none, none, none
+    for b in range(amplitude.shape[0]):
+        for i in range(n):
+            a, model = load(amplitude, (b, i, 0)), _power(room.waves[b], i) * unit
+            overlap = overlap + where_bad(a, none, a * root(model))
+            power = power + where_bad(a, none, model)
+            measured = measured + where_bad(a, none, a * a)
+    explained = total(overlap) ** 2 / max(total(power) * total(measured), f32(1e-30))
+    return np.sqrt(max(f32(0), f32(1) - explained))
+
+
+@jit
+def _turn(share: Any, strips: Any, real: Any, imag: Any, size: Any) -> None:
+    """Write strips as images (N, N) whose mean under `share` has phase 0, and their modulus."""
+    none = splat(f32(0))
+    along, across = none, none
+    for s in range(strips.shape[0]):
+        for i in range(strips.shape[1]):
+            light = load(share, (s, i, 0))
+            along = along + light * load(strips, (s, i, 0, 0))
+            across = across + light * load(strips, (s, i, 1, 0))
+    x, y = total(along), total(across)
+    length = max(np.sqrt(x * x + y * y), f32(1e-30))
+    c, d = splat(x / length), splat(y / length)
+    for s in range(strips.shape[0]):
+        for i in range(strips.shape[1]):
+            o, oi = load(strips, (s, i, 0, 0)), load(strips, (s, i, 1, 0))
+            store(real, (i, s * LANES), o * c + oi * d)
+            store(imag, (i, s * LANES), oi * c - o * d)
+            store(size, (i, s * LANES), root(o * o + oi * oi))
+
+
 @entry
-def conclude(beam: Any, amplitudes: Any, change: Any, room: Any, objects: Any, misfits: Any) -> None:
-    """Add the last change (B, 2, N, N) to the objects, and write each one's misfit, as :class:`Misfit` has it."""
-    n, none = beam.plan.length, splat(f32(0))
-    unit = splat(f32(1) / f32(n * n))
+def conclude(beam: Any, amplitudes: Any, change: Any, room: Any, objects: Any, made: Any, misfits: Any) -> None:
+    """Add the last change (B, 2, N, N) to the objects and write what they are.
+
+    Parameters
+    ----------
+    beam, amplitudes, room, objects:
+        As :func:`prepare` left them.
+    made:
+        (3, B, N, N) to write: real and imaginary part, turned so that the mean in the beam has phase 0, and modulus.
+    misfits:
+        (B,) to write.
+    """
     for k in range(change.shape[0]):
         _add(objects[k], change, k)
         _illuminate(beam, objects[k], room)
-        overlap, power, measured = none, none, none
-        for b in range(room.waves.shape[0]):
-            for i in range(n):
-                a, model = load(amplitudes, (k, b, i, 0)), _power(room.waves[b], i) * unit
-                overlap = overlap + where_bad(a, none, a * root(model))
-                power = power + where_bad(a, none, model)
-                measured = measured + where_bad(a, none, a * a)
-        explained = total(overlap) ** 2 / max(total(power) * total(measured), f32(1e-30))
-        misfits[k] = np.sqrt(max(f32(0), f32(1) - explained))
+        misfits[k] = _misfit(amplitudes[k], room)
+        _turn(beam.share, objects[k], made[0, k], made[1, k], made[2, k])

@@ -101,20 +101,20 @@ class ProbePhysics:
     def conclude(self, state: State, change: Images) -> tuple[Images, Images, Images]:
         """Return phase, amplitude (B, N, N) and misfit (B,) after the last `change` (B, 2, N, N).
 
+        Phases are those of patches whose mean in the beam has phase 0.
         A frame without a count gives phase 0, amplitude 0 and misfit 1.
         """
-        misfits = np.empty(len(change), np.float32)
+        misfits, made = np.empty(len(change), np.float32), np.empty((3, len(change), *change.shape[2:]), np.float32)
         change = np.ascontiguousarray(change, np.float32)
-        passes.conclude(self.beam, state.amplitudes, change, state.room, state.objects, misfits)
-        patches = passes.waves_of(state.objects)
-        patches[~state.lit], misfits[~state.lit] = 0, 1
-        return np.angle(patches), np.abs(patches), misfits
+        passes.conclude(self.beam, state.amplitudes, change, state.room, state.objects, made, misfits)
+        phase, amplitude = np.arctan2(made[1], made[0]), made[2]
+        if not state.lit.all():
+            phase[~state.lit], amplitude[~state.lit], misfits[~state.lit] = 0, 0, 1
+        return phase, amplitude, misfits
 
     def misfits(self, frames: Images, patches: npt.NDArray[np.complex64]) -> Images:
         """Return (B,) how far `patches` (B, N, N) of any network are from explaining `frames` (B, N, N)."""
         count, n, strips = len(frames), frames.shape[-1], self.beam.share.shape[0]
         state = self._state(count, n, strips)._replace(objects=passes.strips_of(patches))
-        found, nothing = np.empty(count, np.float32), np.zeros((count, 2, n, n), np.float32)
         passes.measure(self.beam, frames, state.room, state.amplitudes)
-        passes.conclude(self.beam, state.amplitudes, nothing, state.room, state.objects, found)
-        return found
+        return self.conclude(state._replace(lit=np.ones(count, bool)), np.zeros((count, 2, n, n), np.float32))[2]
