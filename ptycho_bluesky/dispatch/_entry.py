@@ -41,10 +41,12 @@ def enter_model(job: JobFolder) -> dict[str, Any]:
     """
     from ptycho_bluesky.catalog import ModelLibrary, promote
 
-    record, library = _record(job), ModelLibrary()
-    record = library.add(job.result_file.read_bytes(), record, np.load(job.path / PROBE, allow_pickle=False))
+    made, library = _record(job), ModelLibrary()
+    record = library.add(job.result_file.read_bytes(), made, np.load(job.path / PROBE, allow_pickle=False))
+    for verdict in made.gate:  # where a training ends at weights that are known already
+        record = library.judge(record.content_hash, verdict)
     tried = {True: "passed", False: "not passed", None: "not tried"}
-    verdict = record.gate[-1] if record.gate else None
+    verdict = made.gate[-1] if made.gate else None
     promoted = False
     if TrainingOrder.model_validate(job.spec().options).promote and verdict is not None and verdict.passed:
         try:

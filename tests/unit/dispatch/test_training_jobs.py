@@ -13,7 +13,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ptycho_bluesky.catalog import ModelLibrary, find_models, in_service, promote, service_history
+from ptycho_bluesky.catalog import (
+    GateVerdict,
+    ModelLibrary,
+    find_models,
+    in_service,
+    promote,
+    rollback,
+    service_history,
+)
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import (
     FileSource,
@@ -24,15 +32,18 @@ from ptycho_bluesky.dispatch import (
     LocalExecutor,
     ReconstructionSource,
     TrainingOrder,
+    _entry,
     _follow_up,
     _recipes,
     register_pending,
     runner,
 )
-from ptycho_bluesky.dispatch.models import add_model, fetch_model, model_in_service, try_model
+from ptycho_bluesky.dispatch.models import add_model, fetch_model, model_in_service, model_record, try_model
 from ptycho_bluesky.errors import CatalogError, DispatchError, FormatError, InferenceError
 from ptycho_bluesky.formats import write_reconstruction
-from ptycho_bluesky.inference import ProbeViTModel, load_model
+from ptycho_bluesky.inference import ProbeViT, ProbeViTModel, ProbeViTSizes, load_model
+
+PROBE = np.ones((1, 8, 8), np.complex64)
 
 TINY = {"steps": 2, "batch": 16, "shard": 16, "validation_frames": 16, "validate_every": 1}
 
@@ -117,7 +128,7 @@ def test_a_better_model_goes_into_service_by_itself_and_a_roll_back_undoes_it(
     bad = add_model(worse(default, tmp_path / "bad.safetensors"), library)
     promote(library, bad.content_hash, force="a test")
     # The default's weights, all but unchanged, on measured frames and simulated ones.
-    still = {"learning_rate": 1e-9, "simulated_share": 0.5}
+    still = {"learning_rate": 1e-5, "simulated_share": 0.5}
     job = run(make_training(name="tuned", data="both", start_from="default", promote=True, training=still))
     assert job.status().progress["promoted"] is True, library.find("tuned").gate
     serving = in_service(library)
@@ -126,10 +137,43 @@ def test_a_better_model_goes_into_service_by_itself_and_a_roll_back_undoes_it(
     last = service_history(library)[-1]
     assert (last.event, last.forced) == ("promoted", False) and job.job_id in last.why
     assert load_model("in-service").content_hash == serving.content_hash
-    from ptycho_bluesky.catalog import rollback
-
     assert rollback(library).content_hash == bad.content_hash
     assert load_model("in-service").content_hash == bad.content_hash
+
+
+def test_a_training_that_ends_at_known_weights_adds_its_verdict_to_them(
+    home: Path, tmp_path: Path, make_training: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, default = ModelLibrary(), load_model()
+    assert isinstance(default, ProbeViTModel)
+    own = model_in_service(library)[1]
+    bad = add_model(worse(default, tmp_path / "bad.safetensors"), library)
+    promote(library, bad.content_hash, force="a test")
+    figures = {"phase_correlation": 0.9}
+    better = GateVerdict(
+        passed=True,
+        against=bad.content_hash,
+        reasons=("better",),
+        candidate=figures,
+        in_service=figures,
+        frames=16,
+        when=1,
+    )
+
+    def recipe(spec: JobSpec, should_stop: Any, on_state: Any, folder: Path) -> Path:
+        path = folder / "trained.safetensors"
+        path.write_bytes(library.path(own).read_bytes())
+        record = model_record(path, name="unmoved", probe=PROBE, gate=(better,))
+        np.save(folder / _entry.PROBE, PROBE)
+        (folder / _entry.RECORD).write_text(record.model_dump_json())
+        return path
+
+    monkeypatch.setitem(_recipes.FUNCTIONS, "train", recipe)
+    status = run(make_training(promote=True)).status()
+    assert status.progress["model"] == own.stem and status.progress["promoted"] is True
+    assert library.find(own.content_hash).gate == (better,) and len(library.records()) == 2
+    serving = in_service(library)
+    assert serving is not None and serving.content_hash == own.content_hash
 
 
 class Killed(BaseException):
@@ -183,9 +227,6 @@ def test_a_runner_killed_at_any_step_of_the_registration_registers_once(
 
 def ready_model(spec: JobSpec) -> Any:
     """A recipe that has its model at once: one whose weights are this job's own."""
-    from ptycho_bluesky.dispatch._entry import PROBE, RECORD
-    from ptycho_bluesky.dispatch.models import model_record
-    from ptycho_bluesky.inference import ProbeViT, ProbeViTSizes
 
     def recipe(spec: JobSpec, should_stop: Any, on_state: Any, folder: Path) -> Path:
         recipe.calls += 1  # type: ignore[attr-defined]
@@ -193,11 +234,11 @@ def ready_model(spec: JobSpec) -> Any:
         with torch.random.fork_rng():
             torch.manual_seed(int(spec.job_id[:6], 16) + os.getpid())
             model = ProbeViTModel("", ProbeViT(sizes).eval(), "", {})
-        path, probe = folder / "trained.safetensors", np.ones((1, 8, 8), np.complex64)
+        path = folder / "trained.safetensors"
         model.save(path)
-        np.save(folder / PROBE, probe)
-        record = model_record(path, name=str(spec.options["name"]), probe=probe, job_id=spec.job_id)
-        (folder / RECORD).write_text(record.model_dump_json())
+        np.save(folder / _entry.PROBE, PROBE)
+        record = model_record(path, name=str(spec.options["name"]), probe=PROBE, job_id=spec.job_id)
+        (folder / _entry.RECORD).write_text(record.model_dump_json())
         return path
 
     recipe.calls = 0  # type: ignore[attr-defined]
