@@ -197,7 +197,7 @@ def faults(folder: Path, kind: str, *names: str) -> dict[str, Any]:
             mended = scan(stage, detector, metadata)
             result[name] = {
                 "frames": len(broken["frames"]), "error": broken["error"], "exit_status": broken["exit_status"],
-                "frames_after": len(mended["frames"]), "exit_status_after": mended["exit_status"],
+                "frames_after": len(mended["frames"]), "exit_status_after": mended["exit_status"], "error_after": mended["error"],
             }  # fmt: skip
     return result
 

@@ -77,7 +77,7 @@ def _connect_asynchronous(device: Any, timeout_s: float) -> list[str]:
         raise ConfigurationError(f"{device.name} is asynchronous and needs a RunEngine: make that first")
 
     async def connect() -> None:
-        await device.connect(timeout=timeout_s)
+        await device.connect(timeout=timeout_s, force_reconnect=True)
 
     try:
         call_in_bluesky_event_loop(connect(), timeout=timeout_s + 5)
