@@ -13,7 +13,7 @@ from ptycho_bluesky.plans._fly import fly_path, ptycho_fly
 from ptycho_bluesky.plans._mosaic import ptycho_mosaic, tile_centers
 from ptycho_bluesky.plans._resume import ptycho_resume
 from ptycho_bluesky.plans._scan import MIN_OVERLAP, ptycho_scan
-from ptycho_bluesky.plans._stubs import halt, move_and_read, save_once_wrapper
+from ptycho_bluesky.plans._stubs import halt, move_and_read, save_once_wrapper, shutter_wrapper
 
 __all__ = [
     "MIN_OVERLAP",
@@ -42,5 +42,6 @@ __all__ = [
     "ptycho_series",
     "ptycho_tomo",
     "save_once_wrapper",
+    "shutter_wrapper",
     "tile_centers",
 ]

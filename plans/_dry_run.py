@@ -30,8 +30,8 @@ class DryScan:
     """Of its start document."""
     positions_m: list[tuple[float, float]] = field(default_factory=list)
     """(y, x) of each frame on the sample, metres (object pixels where there are no lengths)."""
-    moves: list[tuple[str, float]] = field(default_factory=list)
-    """Name and target of all other axes that were set before the run."""
+    moves: list[tuple[str, Any]] = field(default_factory=list)
+    """Name and target of all other devices that were set before the run."""
 
 
 class DryRun:
@@ -48,7 +48,7 @@ class DryRun:
     def __init__(self) -> None:
         self.scans: list[DryScan] = []
         self.messages = 0
-        self._moves: list[tuple[str, float]] = []
+        self._moves: list[tuple[str, Any]] = []
         self._at: dict[str, float] = {}
         self._path: FlyPath | None = None
 
@@ -75,10 +75,11 @@ class DryRun:
             raise NotAsked("a dry run asks no device")
         return {"rewindable": True, "wait": True, "read": {}, "locate": {"setpoint": 0.0, "readback": 0.0}}.get(command)
 
-    def _set(self, device: Any, value: float) -> None:
-        self._at[device.name] = float(value)
+    def _set(self, device: Any, value: Any) -> None:
+        if isinstance(value, int | float):
+            self._at[device.name] = float(value)
         if not (self.scans and device.name in self._keys()):
-            self._moves.append((device.name, float(value)))
+            self._moves.append((device.name, value))
 
     def _keys(self) -> tuple[str, ...]:
         return tuple(self.scans[-1].metadata.get("motors", ()))

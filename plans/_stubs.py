@@ -10,7 +10,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.utils import Msg, all_safe_rewind, maybe_await, separate_devices, short_uid
 
-__all__ = ["halt", "move_and_read", "save_once_wrapper"]
+__all__ = ["halt", "move_and_read", "save_once_wrapper", "shutter_wrapper"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,3 +111,21 @@ def save_once_wrapper(plan: Plan) -> Plan:
 def iter_of(msg: Any) -> Plan:
     """Return the plan of one message."""
     return (yield msg)
+
+
+def shutter_wrapper(plan: Plan, shutter: Any, open_value: Any = "open", closed_value: Any = "closed") -> Plan:
+    """Open a shutter before a plan, and close it however the plan ends.
+
+    Parameters
+    ----------
+    plan : generator
+        Any plan, e.g. a whole campaign.
+    shutter : Movable
+        Set to `open_value` and `closed_value`.
+    """
+
+    def exposed() -> Plan:
+        yield from bps.mv(shutter, open_value)
+        return (yield from plan)
+
+    return (yield from bpp.finalize_wrapper(exposed(), lambda: bps.mv(shutter, closed_value)))
