@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.timeout(300)]
 SIZE = 64
 GEOMETRY = Geometry(energy_kev=8.8, distance_m=0.475, detector_pixel_m=75e-6)
 PIXEL = GEOMETRY.pixel_size_m(SIZE)
-OPTIONS = {"epochs": 40, "modes": 1}
+OPTIONS = {"epochs": 30, "modes": 1}
 TOGETHER = {"exchanges": 4, "timeout_s": 60}
 
 
@@ -168,7 +168,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
     said: dict[str, list[str]] = {}
     try:
         for process in processes:
-            out, errors = process.communicate(timeout=200)
+            out, errors = process.communicate(timeout=280)
             assert process.returncode == 0, errors
             for line in out.splitlines():
                 for name, text in json.loads(line).items():
