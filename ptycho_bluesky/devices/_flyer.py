@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from ptycho_bluesky.devices import _control_layer  # noqa: F401, before ophyd: i
 from ophyd import Component, Device, Signal
 from ophyd.status import DeviceStatus
 
-from ptycho_bluesky.devices._detector import FrameDetector
 from ptycho_bluesky.devices._flight import Flight, frame_times
 from ptycho_bluesky.devices._fly_detector import new_file
 from ptycho_bluesky.devices._signals import PositiveSignal
@@ -26,6 +25,26 @@ from ptycho_bluesky.errors import DeviceError, report
 from ptycho_bluesky.experiment import FlyPath
 
 __all__ = ["SimulatedFlyer"]
+
+
+class Triggered(Protocol):
+    """A detector that a flyer triggers: :class:`FlyingDetector`, or one that does the same."""
+
+    name: str
+
+    @property
+    def image(self) -> Any:
+        """Signal of the latest frame."""
+
+    def expose_along(self, places: npt.NDArray[np.float64], exposure_s: float, seed: int) -> npt.NDArray[Any]:
+        """Return the frames (N, H, W) of `places` (N, S, 2)."""
+
+    def take(self, frames: npt.NDArray[Any]) -> None:
+        """Write frames (N, H, W)."""
+
+    def end_flight(self, error: Exception | None) -> None:
+        """End early."""
+
 
 MOST_BYTES = 2**31
 """Of the frames of one flight, which are computed before it starts."""
@@ -66,7 +85,7 @@ class SimulatedFlyer(Device):  # type: ignore[misc]
         *,
         name: str = "flyer",
         stage: SimulatedStage,
-        detectors: Sequence[FrameDetector] = (),
+        detectors: Sequence[Triggered] = (),
         folder: Path | str | None = None,
         samples: int = 3,
         max_rate_hz: float = 10_000.0,
@@ -75,7 +94,7 @@ class SimulatedFlyer(Device):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(prefix, name=name, **kwargs)
-        self.stage_device, self.detectors, self._seed = stage, tuple(detectors), seed
+        self.stage_device, self.detectors, self.seed = stage, tuple(detectors), seed
         self.folder = None if folder is None else Path(folder).resolve()
         self.samples.put(int(samples))
         self.max_rate.put(float(max_rate_hz))
@@ -210,7 +229,7 @@ class SimulatedFlyer(Device):  # type: ignore[misc]
         try:
             moves = [axis.set(float(start)) for axis, start in zip((self.y, self.x), path.begin[0], strict=True)]
             first = self.get_index()  # a path that is prepared again has the same errors and the same noise
-            seeds = np.random.SeedSequence([self._seed, first]).spawn(2 + len(self.detectors))
+            seeds = np.random.SeedSequence([self.seed, first]).spawn(2 + len(self.detectors))
             axes = zip((self.y, self.x), path.positions.T, seeds, strict=False)
             read, true = zip(*(a.errors.along(p, np.random.default_rng(s)) for a, p, s in axes), strict=True)
             self._captured = np.stack(read, axis=1)

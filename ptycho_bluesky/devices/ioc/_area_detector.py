@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_bluesky.devices._await import ended
 from ptycho_bluesky.devices._detector import FrameDetector
 from ptycho_bluesky.devices.ioc._file_plugin import FilePlugin, array_records
 from ptycho_bluesky.devices.ioc._records import Records
@@ -128,10 +129,8 @@ class AreaDetector:
         await asyncio.sleep(READOUT_S)
 
     async def _take(self) -> None:
-        loop, exposed = asyncio.get_running_loop(), asyncio.Event()
-        status = self.detector.trigger()
-        status.add_callback(lambda _: loop.call_soon_threadsafe(exposed.set))
-        await exposed.wait()
+        status: Any = self.detector.trigger()
+        await ended(status)
         if not status.success:
             raise DeviceError(str(status.exception()))
         frame = self.detector.image.get()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from ptycho_bluesky.devices._await import ended
 from ptycho_bluesky.devices._axis import SimulatedAxis
 from ptycho_bluesky.devices.ioc._records import Records
 
@@ -94,14 +95,14 @@ class MotorRecord:
         if self.stalled:
             await self._stall(target)
         else:
-            await _ended(self.axis.set(target))
+            await ended(self.axis.set(target))
         self.publish()
         if not self.axis.moving:  # else a later put has sent it elsewhere, and tells the end
             self._moving.post(0)
             self._done.post(1)
 
     async def _stall(self, target: float) -> None:
-        await _ended(self.axis.set((self.axis.position + target) / 2))
+        await ended(self.axis.set((self.axis.position + target) / 2))
         self.publish()
         while self.stalled and self._moving.value:
             await asyncio.sleep(STALL_CHECK_S)
@@ -117,10 +118,3 @@ class MotorRecord:
 
     def _here(self) -> float:
         return float(round(self.axis.position / self.resolution) * self.resolution)
-
-
-async def _ended(status: Any) -> None:
-    """Wait for an ophyd status, done or failed, in the event loop."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    status.add_callback(lambda _: loop.call_soon_threadsafe(ended.set))
-    await ended.wait()
