@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ptycho_bluesky.inference._ptychonn import PtychoNN
 from ptycho_bluesky.inference._vit import ProbeViT
+from ptycho_bluesky.inference.backends._layers import Refining, Transforming
 from ptycho_bluesky.inference.backends._open import open_backend
 from ptycho_bluesky.inference.backends._physics import ProbePhysics
 from ptycho_bluesky.inference.backends._protocol import BackendOptions, Images, Precision
@@ -92,13 +93,14 @@ class ProbeEngine:
         options: BackendOptions,
         example: Images,
     ) -> None:
-        self._physics, self._threads = ProbePhysics(network.sizes.iterations, probe, good), _Threads(options.threads)
-        shown, state = self._physics.prepare(example)
-        correct, settle = _Part(network.correct, network), _Part(network.settle, network)
-        self._correct = open_backend(correct, shown[:2], options, shown)
-        seen = self._physics.look_again(shown, state, self._correct(shown)[0])
-        self._settle = open_backend(settle, seen[:2], options, seen)
-        self.name, self.precision = self._correct.name, self._correct.precision
+        refine = Refining(network)
+        self._physics = ProbePhysics(network.sizes, probe, good, refine.factor)
+        self._threads = _Threads(options.threads)
+        shown, way = self._physics.prepare(example)
+        self._transformer = open_backend(Transforming(network), shown[:2], options, shown)
+        seen = self._physics.look_again(way, self._transformer(shown)[0])
+        self._convolutions = open_backend(refine, seen[:2], options, seen)
+        self.name, self.precision = self._transformer.name, self._transformer.precision
 
     def __call__(self, frames: Images, /) -> Made:
         """Return what the network makes of `frames` (B, N, N)."""
@@ -107,24 +109,9 @@ class ProbeEngine:
         return Made(phase, amplitude, misfit)
 
     def _part(self, frames: Images) -> tuple[Images, Images, Images]:
-        images, state = self._physics.prepare(frames)
-        seen = self._physics.look_again(images, state, self._correct(images)[0])
-        return self._physics.conclude(state, self._settle(seen)[0])
-
-
-class _Part(nn.Module):
-    """One of a network's functions as a module of its own."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor], network: ProbeViT) -> None:
-        super().__init__()
-        self._name, self._network = function.__name__, network
-
-    def forward(self, images: Tensor) -> Tensor:
-        made: Tensor = getattr(self._network, self._name)(images)
-        return made
-
-    def extra_repr(self) -> str:
-        return self._name
+        tokens, way = self._physics.prepare(frames)
+        seen = self._physics.look_again(way, self._transformer(tokens)[0])
+        return self._physics.conclude(way, self._convolutions(seen)[0])
 
 
 class WholeEngine:

@@ -21,9 +21,9 @@ class OnnxRuntimeBackend:
     Parameters
     ----------
     network:
-        From (B, C, H, W) to one or two tensors, on the CPU in single precision.
+        From one tensor to one or two, on the CPU in single precision.
     example:
-        (B, C, H, W) such as will come; the deviation is measured on it.
+        (B, ...) such as will come; the deviation is measured on it.
     precision:
         "f32", or "f16" where TensorRT is.
     device:
@@ -49,7 +49,7 @@ class OnnxRuntimeBackend:
         self.deviation = check_deviation("onnxruntime", precision, deviation)
 
     def __call__(self, batch: Images, /) -> tuple[Images, ...]:
-        """Return the outputs (B, c, h, w) float32."""
+        """Return the outputs (B, ...) float32."""
         return tuple(self._session.run(None, {"frames": np.ascontiguousarray(batch)}))
 
 

@@ -25,13 +25,13 @@ def open_backend(
     Parameters
     ----------
     network:
-        From (B, C, H, W) float32 to one or two tensors (B, c, h, w), on the CPU, ready to infer.
+        From one float32 tensor (B, ...) to one or two, on the CPU, ready to infer.
     example:
-        (B, C, H, W) such as will come.
+        (B, ...) such as will come.
     options:
         Which runtime; its name must not be "auto" (see :func:`choose`).
     calibration:
-        (K, C, H, W) measured input, for int8.
+        (K, ...) measured input, for int8.
 
     Raises
     ------

@@ -27,15 +27,15 @@ class OpenVinoBackend:
     Parameters
     ----------
     network:
-        From (B, C, H, W) to one or two tensors, on the CPU in single precision.
+        From one tensor to one or two, on the CPU in single precision.
     example:
-        (B, C, H, W) such as will come; the deviation is measured on it.
+        (B, ...) such as will come; the deviation is measured on it.
     precision:
         "f32", "bf16" or "int8".
     threads:
         That will call at once.
     calibration:
-        (K, C, H, W) measured input for int8; None where this network was calibrated before.
+        (K, ...) measured input for int8; None where this network was calibrated before.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class OpenVinoBackend:
         self.deviation = check_deviation("openvino", precision, deviation)
 
     def __call__(self, batch: Images, /) -> tuple[Images, ...]:
-        """Return the outputs (B, c, h, w) float32."""
+        """Return the outputs (B, ...) float32."""
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         made = self._own.request.infer([np.ascontiguousarray(batch)], share_inputs=True)

@@ -98,17 +98,24 @@ class Room(NamedTuple):
     """(N + 2, N + 2) with a border of zeros."""
     maps: npt.NDArray[np.float32]
     """(3, N, N): brightest neighbours left and right, intensity, its excess over an empty beam's."""
+    change: npt.NDArray[np.float32]
+    """(2 + features, N, N) from the transformer."""
+    seen: npt.NDArray[np.float32]
+    """(channels, N, N) for the convolutions; their number is a multiple of 16, the last are empty."""
 
 
-def room_for(beam: Beam) -> Room:
+def room_for(beam: Beam, features: int) -> Room:
     """Return the room of a thread."""
     modes, strips, n, _, _ = beam.probe.shape
+    channels = -(-(features + 9) // LANES) * LANES
     return Room(
         aligned((n, 2, LANES)),
         aligned((strips, modes, n, 2, LANES)),
         aligned((4, strips, n, 2, LANES)),
         np.zeros((n + 2, n + 2), np.float32),
         np.empty((3, n, n), np.float32),
+        aligned((2 + features, n, n)),
+        aligned((channels, n, n)),
     )
 
 
@@ -266,17 +273,17 @@ def _cut(value: Any) -> Any:
 
 
 @jit
-def _show(strips: Any, less: Any, images: Any, k: int, c: int) -> None:
-    """Write strips, their real part lessened, as two images (B, C, N, N) from channel `c` on."""
+def _show(strips: Any, less: Any, images: Any, c: int) -> None:
+    """Write strips, their real part lessened, as two images (C, N, N) from channel `c` on."""
     shift = splat(less)
     for s in range(strips.shape[0]):
         for i in range(strips.shape[1]):
-            store(images, (k, c, i, s * LANES), _cut(load(strips, (s, i, 0, 0)) - shift))
-            store(images, (k, c + 1, i, s * LANES), _cut(load(strips, (s, i, 1, 0))))
+            store(images, (c, i, s * LANES), _cut(load(strips, (s, i, 0, 0)) - shift))
+            store(images, (c + 1, i, s * LANES), _cut(load(strips, (s, i, 1, 0))))
 
 
 @jit
-def _correlate(beam: Any, room: Any, images: Any, k: int, c: int) -> None:
+def _correlate(beam: Any, room: Any, images: Any, c: int) -> None:
     """Write the transform of the excess intensity, its centre in the middle, as an image."""
     n, strip, excess, strips = beam.plan.length, room.strip, room.maps[2], room.waves.shape[0]
     for b in range(strips):
@@ -292,11 +299,11 @@ def _correlate(beam: Any, room: Any, images: Any, k: int, c: int) -> None:
         inverse(strip, beam.plan)
         column = (s * LANES + n // 2) % n
         for i in range(n):
-            store(images, (k, c, (i + n // 2) % n, column), _cut(load(strip, (i, 0, 0)) * unit))
+            store(images, (c, (i + n // 2) % n, column), _cut(load(strip, (i, 0, 0)) * unit))
 
 
 @jit
-def _portray(beam: Any, room: Any, images: Any, k: int) -> None:
+def _portray(beam: Any, room: Any, images: Any) -> None:
     """Write the images that need no transform: light, amplitudes, the probe."""
     n, half, intensity = beam.plan.length, f32(beam.plan.length / 2), room.maps[1]
     for i in range(n):
@@ -304,11 +311,11 @@ def _portray(beam: Any, room: Any, images: Any, k: int) -> None:
             seen = intensity[i, j] >= 0
             amplitude = np.sqrt(intensity[i, j]) if seen else f32(0)
             empty = np.sqrt(beam.expected[i, j]) if seen else f32(0)
-            images[k, 4, i, j] = beam.light[i, j]
-            images[k, 6, i, j] = amplitude * half
-            images[k, 7, i, j] = (amplitude - empty) * half
-            images[k, 8, i, j] = beam.wave[0, i, j]
-            images[k, 9, i, j] = beam.wave[1, i, j]
+            images[4, i, j] = beam.light[i, j]
+            images[6, i, j] = amplitude * half
+            images[7, i, j] = (amplitude - empty) * half
+            images[8, i, j] = beam.wave[0, i, j]
+            images[9, i, j] = beam.wave[1, i, j]
 
 
 @jit
@@ -321,8 +328,48 @@ def _look_up(beam: Any, room: Any, amplitude: Any) -> None:
                 amplitude[b, i, lane] = np.sqrt(value) if value >= 0 else f32(-1)
 
 
+@jit
+def _to_tokens(images: Any, patch: int, tokens: Any) -> None:
+    """Write images (C, N, N) as tokens (T, C * patch**2), in the order of ``pixel_unshuffle``."""
+    count = images.shape[1] // patch
+    for y in range(images.shape[1]):
+        for x in range(count):
+            token = tokens[(y // patch) * count + x]
+            for c in range(images.shape[0]):
+                first = c * patch * patch + (y % patch) * patch
+                for d in range(patch):
+                    token[first + d] = images[c, y, x * patch + d]
+
+
+@jit
+def _from_tokens(tokens: Any, patch: int, images: Any) -> None:
+    """Undo :func:`_to_tokens`."""
+    count = images.shape[1] // patch
+    for y in range(images.shape[1]):
+        for x in range(count):
+            token = tokens[(y // patch) * count + x]
+            for c in range(images.shape[0]):
+                first = c * patch * patch + (y % patch) * patch
+                for d in range(patch):
+                    images[c, y, x * patch + d] = token[first + d]
+
+
+@jit
+def _pack(images: Any, factor: int, packed: Any) -> None:
+    """Write images (C, N, N) with `factor` x `factor` pixels in one, channels last: (N / f, N / f, f * f * C).
+
+    Channels go by column in the pixel, row in the pixel, image, so that a transpose in registers writes them.
+    """
+    channels, n, _ = images.shape
+    for y in range(n):
+        for x in range(0, n, LANES):
+            for c in range(0, channels, LANES):
+                there = y // factor, x // factor, (y % factor) * channels + c
+                transpose(images, (c, y, x), n * n, packed, there, factor * channels)
+
+
 @entry
-def prepare(beam: Any, frames: Any, room: Any, images: Any, amplitudes: Any, objects: Any, lit: Any) -> None:
+def prepare(beam: Any, frames: Any, room: Any, images: Any, tokens: Any, patch: int, state: Any) -> None:
     """Take frames through the physics steps, and write what the transformer is shown.
 
     Parameters
@@ -333,70 +380,95 @@ def prepare(beam: Any, frames: Any, room: Any, images: Any, amplitudes: Any, obj
         (B, N, N) counts.
     images:
         (B, 10, N, N) to write.
-    amplitudes:
-        (B, strips, N, 16) to write: measured, -1 where bad.
-    objects:
-        (B, strips, N, 2, 16) to write: the estimate.
-    lit:
-        (B,) to write: True where a good pixel has a count.
+    tokens:
+        (B, T, 10 * patch**2) to write: the same.
+    patch:
+        Side of a token, pixels.
+    state:
+        Amplitudes (B, strips, N, 16) measured, -1 where bad; objects (B, strips, N, 2, 16), the estimates; and (B,)
+        whether a good pixel has a count. To write.
     """
+    amplitudes, objects, lit = state
     for k in range(frames.shape[0]):
-        counts = _believe(frames[k], beam.good, room)
+        counts, shown = _believe(frames[k], beam.good, room), images[k]
         lit[k] = counts > 0
         _scale(beam, counts, room)
         _look_up(beam, room, amplitudes[k])
-        _correlate(beam, room, images, k, 5)
-        _portray(beam, room, images, k)
+        _correlate(beam, room, shown, 5)
+        _portray(beam, room, shown)
         room.object[:, :, :, 0] = f32(1)
         room.object[:, :, :, 1] = f32(0)
         for turn in range(beam.iterations):
             _look_ahead(room)
             _step(beam, room.object[2], amplitudes[k], room, room.object[3])
             if turn == 0:
-                _show(room.object[3], f32(0), images, k, 0)
+                _show(room.object[3], f32(0), shown, 0)
             _advance(beam, room)
-        _show(room.object[0], f32(1), images, k, 2)
+        _show(room.object[0], f32(1), shown, 2)
         objects[k] = room.object[0]
+        _to_tokens(shown, patch, tokens[k])
 
 
 @entry
-def measure(beam: Any, frames: Any, room: Any, amplitudes: Any) -> None:
-    """Write the amplitudes (B, strips, N, 16) of frames (B, N, N), -1 where bad, and no more of :func:`prepare`."""
+def measure(beam: Any, frames: Any, objects: Any, room: Any, misfits: Any) -> None:
+    """Write the misfits (B,) of objects (B, strips, N, 2, 16) and frames (B, N, N)."""
+    amplitude = np.empty((objects.shape[1], objects.shape[2], LANES), f32)
     for k in range(frames.shape[0]):
         _scale(beam, _believe(frames[k], beam.good, room), room)
-        _look_up(beam, room, amplitudes[k])
+        _look_up(beam, room, amplitude)
+        _illuminate(beam, objects[k], room)
+        misfits[k] = _misfit(amplitude, room)
 
 
 @jit
-def _add(strips: Any, change: Any, k: int) -> None:
+def _add(strips: Any, change: Any) -> None:
     for s in range(strips.shape[0]):
         for i in range(strips.shape[1]):
             for plane in range(2):
-                value = load(strips, (s, i, plane, 0)) + load(change, (k, plane, i, s * LANES))
+                value = load(strips, (s, i, plane, 0)) + load(change, (plane, i, s * LANES))
                 store(strips, (s, i, plane, 0), value)
 
 
 @entry
-def look_again(beam: Any, amplitudes: Any, change: Any, room: Any, images: Any, objects: Any, seen: Any) -> None:
+def look_again(
+    beam: Any, tokens: Any, patch: int, room: Any, images: Any, state: Any, factor: int, packed: Any
+) -> None:
     """Add the transformer's correction to the objects, and write where it contradicts the measured frame.
 
     Parameters
     ----------
-    beam, room, amplitudes, images, objects:
+    beam, room, images, state, patch:
         As :func:`prepare` left them.
-    change:
-        (B, 2 + F, N, N) from the transformer.
-    seen:
-        (B, F + 9, N, N) to write: what the convolutions are shown.
+    tokens:
+        (B, T, (2 + features) * patch**2) from the transformer.
+    factor:
+        Pixels to one, along each axis, for the convolutions.
+    packed:
+        (B, N / f, N / f, f * f * channels) to write: what they are shown, see :func:`_pack`.
     """
-    features = change.shape[1] - 2
-    for k in range(change.shape[0]):
-        _add(objects[k], change, k)
+    amplitudes, objects, _ = state
+    features = room.change.shape[0] - 2
+    for k in range(tokens.shape[0]):
+        _from_tokens(tokens[k], patch, room.change)
+        _add(objects[k], room.change)
         _step(beam, objects[k], amplitudes[k], room, room.object[3])
-        seen[k, :features] = change[k, 2:]
-        _show(objects[k], f32(1), seen, k, features)
-        _show(room.object[3], f32(0), seen, k, features + 2)
-        seen[k, features + 4 :] = images[k, :5]
+        room.seen[:features] = room.change[2:]
+        _show(objects[k], f32(1), room.seen, features)
+        _show(room.object[3], f32(0), room.seen, features + 2)
+        room.seen[features + 4 : features + 9] = images[k, :5]
+        _pack(room.seen, factor, packed[k])
+
+
+@jit
+def _unpack(packed: Any, factor: int, change: Any) -> None:
+    """Write (N / f, N / f, 2 * f * f), channels in the order of ``pixel_shuffle``, as two images."""
+    for i in range(packed.shape[0]):
+        for j in range(packed.shape[1]):
+            for c in range(2):
+                for y in range(factor):
+                    for x in range(factor):
+                        value = packed[i, j, (c * factor + y) * factor + x]
+                        change[c, i * factor + y, j * factor + x] = value
 
 
 @jit
@@ -436,20 +508,24 @@ def _turn(share: Any, strips: Any, real: Any, imag: Any, size: Any) -> None:
 
 
 @entry
-def conclude(beam: Any, amplitudes: Any, change: Any, room: Any, objects: Any, made: Any, misfits: Any) -> None:
-    """Add the last change (B, 2, N, N) to the objects and write what they are.
+def conclude(beam: Any, packed: Any, factor: int, room: Any, state: Any, made: Any, misfits: Any) -> None:
+    """Add the last change to the objects and write what they are.
 
     Parameters
     ----------
-    beam, amplitudes, room, objects:
-        As :func:`prepare` left them.
+    beam, room, state, factor:
+        As :func:`look_again` left them.
+    packed:
+        (B, N / f, N / f, 2 * f * f) from the convolutions.
     made:
         (3, B, N, N) to write: real and imaginary part, turned so that the mean in the beam has phase 0, and modulus.
     misfits:
         (B,) to write.
     """
-    for k in range(change.shape[0]):
-        _add(objects[k], change, k)
+    amplitudes, objects, _ = state
+    for k in range(packed.shape[0]):
+        _unpack(packed[k], factor, room.change)
+        _add(objects[k], room.change)
         _illuminate(beam, objects[k], room)
         misfits[k] = _misfit(amplitudes[k], room)
         _turn(beam.share, objects[k], made[0, k], made[1, k], made[2, k])

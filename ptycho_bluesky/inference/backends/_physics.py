@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ptycho_bluesky.inference._vit import CHANNELS, Beam
+from ptycho_bluesky.inference._vit import CHANNELS, Beam, ProbeViTSizes
 from ptycho_bluesky.inference.backends import _passes as passes
 from ptycho_bluesky.inference.backends._protocol import Images
 from ptycho_bluesky.transforms import LANES, can_transform, plan_for
 
-__all__ = ["ProbePhysics", "State", "can_do", "example_frames"]
+__all__ = ["ProbePhysics", "can_do", "example_frames"]
 
 
 def can_do(size: int) -> bool:
@@ -27,7 +27,14 @@ class State(NamedTuple):
     amplitudes: Images
     objects: Images
     lit: npt.NDArray[np.bool_]
+
+
+class Seen(NamedTuple):
+    """A batch on its way."""
+
     room: passes.Room
+    images: Images
+    state: State
 
 
 def example_frames(probe: npt.NDArray[np.complex64], good: npt.NDArray[np.bool_], count: int = 32) -> Images:
@@ -48,16 +55,20 @@ class ProbePhysics:
 
     Parameters
     ----------
-    iterations:
-        Physics steps before the transformer.
+    sizes:
+        Of the network.
     probe:
         (modes, N, N), total intensity 1.
     good:
         (N, N) True where a pixel can be trusted, zero frequency in the centre.
+    factor:
+        Pixels to one, along each axis, for the network's convolutions.
     """
 
-    def __init__(self, iterations: int, probe: npt.NDArray[np.complex64], good: npt.NDArray[np.bool_]) -> None:
-        self._channels, n = CHANNELS, probe.shape[-1]
+    def __init__(
+        self, sizes: ProbeViTSizes, probe: npt.NDArray[np.complex64], good: npt.NDArray[np.bool_], factor: int
+    ) -> None:
+        self._sizes, self._factor, n = sizes, factor, probe.shape[-1]
         beam = Beam(torch.from_numpy(np.ascontiguousarray(probe))[None])
         wave = (beam.probe[0, 0] / torch.sqrt(beam.top[0])).numpy()
         share = passes.strips_of(beam.share[0].numpy().astype(np.complex64))
@@ -72,49 +83,46 @@ class ProbePhysics:
             wave=np.stack([wave.real, wave.imag]).astype(np.float32),
             expected=np.fft.fftshift(beam.expected[0].numpy()),
             good=np.ascontiguousarray(good),
-            iterations=iterations,
+            iterations=sizes.iterations,
         )
 
-    def prepare(self, frames: Images) -> tuple[Images, State]:
-        """Return what the transformer is shown (B, channels, N, N) of `frames` (B, N, N), and the state so far."""
+    def prepare(self, frames: Images) -> tuple[Images, Seen]:
+        """Return tokens (B, T, C * p**2) of `frames` (B, N, N) for the transformer, and the way so far."""
         count, n, strips = len(frames), frames.shape[-1], self.beam.share.shape[0]
-        images = np.empty((count, self._channels, n, n), np.float32)
-        state = self._state(count, n, strips)
-        passes.prepare(self.beam, frames, state.room, images, state.amplitudes, state.objects, state.lit)
-        return images, state
+        patch, images = self._sizes.patch, np.empty((count, CHANNELS, n, n), np.float32)
+        tokens = np.empty((count, (n // patch) ** 2, CHANNELS * patch**2), np.float32)
+        amplitudes = np.empty((count, strips, n, LANES), np.float32)
+        state = State(amplitudes, np.empty((count, strips, n, 2, LANES), np.float32), np.empty(count, bool))
+        room = passes.room_for(self.beam, self._sizes.features)
+        passes.prepare(self.beam, frames, room, images, tokens, patch, state)
+        return tokens, Seen(room, images, state)
 
-    def _state(self, count: int, n: int, strips: int) -> State:
-        return State(
-            np.empty((count, strips, n, LANES), np.float32),
-            np.empty((count, strips, n, 2, LANES), np.float32),
-            np.empty(count, bool),
-            passes.room_for(self.beam),
-        )
+    def look_again(self, way: Seen, tokens: Images) -> Images:
+        """Return what the convolutions are shown, packed with channels last, after the transformer's `tokens`."""
+        n, f = way.images.shape[-1], self._factor
+        packed = np.empty((len(tokens), n // f, n // f, f * f * len(way.room.seen)), np.float32)
+        tokens = np.ascontiguousarray(tokens, np.float32)
+        passes.look_again(self.beam, tokens, self._sizes.patch, way.room, way.images, way.state, f, packed)
+        return packed
 
-    def look_again(self, images: Images, state: State, change: Images) -> Images:
-        """Return what the convolutions are shown (B, F + 9, N, N) after the transformer's `change` (B, 2 + F, N, N)."""
-        change = np.ascontiguousarray(change, np.float32)
-        seen = np.empty((len(change), change.shape[1] + 7, *change.shape[2:]), np.float32)
-        passes.look_again(self.beam, state.amplitudes, change, state.room, images, state.objects, seen)
-        return seen
+    def conclude(self, way: Seen, change: Images) -> tuple[Images, Images, Images]:
+        """Return phase, amplitude (B, N, N) and misfit (B,) after the last `change` (B, N / f, N / f, 2 * f * f).
 
-    def conclude(self, state: State, change: Images) -> tuple[Images, Images, Images]:
-        """Return phase, amplitude (B, N, N) and misfit (B,) after the last `change` (B, 2, N, N).
-
-        Phases are those of patches whose mean in the beam has phase 0.
-        A frame without a count gives phase 0, amplitude 0 and misfit 1.
+        Phases are those of patches whose mean in the beam has phase 0. A frame without a count gives phase 0, amplitude
+        0 and misfit 1.
         """
-        misfits, made = np.empty(len(change), np.float32), np.empty((3, len(change), *change.shape[2:]), np.float32)
+        n, lit = way.images.shape[-1], way.state.lit
+        misfits, made = np.empty(len(change), np.float32), np.empty((3, len(change), n, n), np.float32)
         change = np.ascontiguousarray(change, np.float32)
-        passes.conclude(self.beam, state.amplitudes, change, state.room, state.objects, made, misfits)
+        passes.conclude(self.beam, change, self._factor, way.room, way.state, made, misfits)
         phase, amplitude = np.arctan2(made[1], made[0]), made[2]
-        if not state.lit.all():
-            phase[~state.lit], amplitude[~state.lit], misfits[~state.lit] = 0, 0, 1
+        if not lit.all():
+            phase[~lit], amplitude[~lit], misfits[~lit] = 0, 0, 1
         return phase, amplitude, misfits
 
     def misfits(self, frames: Images, patches: npt.NDArray[np.complex64]) -> Images:
         """Return (B,) how far `patches` (B, N, N) of any network are from explaining `frames` (B, N, N)."""
-        count, n, strips = len(frames), frames.shape[-1], self.beam.share.shape[0]
-        state = self._state(count, n, strips)._replace(objects=passes.strips_of(patches))
-        passes.measure(self.beam, frames, state.room, state.amplitudes)
-        return self.conclude(state._replace(lit=np.ones(count, bool)), np.zeros((count, 2, n, n), np.float32))[2]
+        found = np.empty(len(frames), np.float32)
+        room = passes.room_for(self.beam, self._sizes.features)
+        passes.measure(self.beam, frames, passes.strips_of(patches), room, found)
+        return found

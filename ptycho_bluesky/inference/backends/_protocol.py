@@ -85,5 +85,5 @@ class Backend(Protocol):
     """From torch in single precision, measured when the backend was opened."""
 
     def __call__(self, batch: Images, /) -> tuple[Images, ...]:
-        """Return the outputs, each (B, c, h, w) float32, of `batch` (B, C, H, W) float32."""
+        """Return the outputs, each (B, ...) float32, of `batch` (B, ...) float32."""
         ...

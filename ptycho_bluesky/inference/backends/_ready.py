@@ -10,7 +10,7 @@ import torch
 
 from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.inference._ptychonn import PtychoNN
-from ptycho_bluesky.inference._vit import ProbeViT
+from ptycho_bluesky.inference._vit import ProbeViT, ProbeViTSizes
 from ptycho_bluesky.inference.backends._choice import choose
 from ptycho_bluesky.inference.backends._engines import Engine, PlainEngine, ProbeEngine, WholeEngine
 from ptycho_bluesky.inference.backends._physics import ProbePhysics, can_do, example_frames
@@ -107,7 +107,7 @@ def plain_engine(
     beam = np.exp(-(x[:, None] ** 2 + x[None] ** 2) / (0.1 * n) ** 2).astype(np.complex64)[None]
     example = calibration if calibration is not None else example_frames(beam if probe is None else probe, good)
     known = probe is not None and backend is not None and can_do(n)
-    physics = ProbePhysics(0, probe, good) if known and probe is not None else None
+    physics = ProbePhysics(ProbeViTSizes(), probe, good, 2) if known and probe is not None else None
 
     def make(one: BackendOptions) -> Engine:
         return PlainEngine(network, good, one, example, calibration, physics)

@@ -41,9 +41,9 @@ class TorchBackend:
     Parameters
     ----------
     network:
-        From (B, C, H, W) to one or two tensors, on the CPU in single precision; it is copied.
+        From one tensor to one or two, on the CPU in single precision; it is copied.
     example:
-        (B, C, H, W) such as will come.
+        (B, ...) such as will come.
     precision:
         "f32", "bf16" or "f16".
     device:
@@ -68,7 +68,9 @@ class TorchBackend:
         made: nn.Module = copy.deepcopy(network).eval().to(device)
         if precision != "f32":  # complex buffers stay as they are
             made = made.to(self._type)
-        self._network = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if example.ndim == 4:
+            made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = made
         self._run: Callable[[Tensor], Any] = torch.compile(self._network) if compiled else self._network
         self._graphs: dict[int, _Graph] = {}
         self._alone = threading.Lock()
@@ -77,7 +79,7 @@ class TorchBackend:
         self.deviation = Deviation.between(self(example), reference(network, example))
 
     def __call__(self, batch: Images, /) -> tuple[Images, ...]:
-        """Return the outputs (B, c, h, w) float32."""
+        """Return the outputs (B, ...) float32."""
         parts, first = [], 0
         while first < max(len(batch), 1):
             count = min(len(batch) - first, self.largest or len(batch))
@@ -104,8 +106,7 @@ class TorchBackend:
     def _compute(self, batch: Images) -> tuple[Images, ...]:
         with torch.inference_mode():
             if self._device == "cpu":
-                frames = torch.from_numpy(batch).to(self._type, memory_format=torch.channels_last)
-                made = _outputs(self._run(frames))
+                made = _outputs(self._run(torch.from_numpy(batch).to(self._type)))
                 return tuple(np.ascontiguousarray(one.float().numpy()) for one in made)
             with self._alone:  # a graph has one set of buffers
                 size = 1 << (len(batch) - 1).bit_length()
