@@ -145,20 +145,20 @@ class PtychoNNModel:
         *,
         mask: npt.NDArray[np.bool_] | None = None,
         backend: BackendOptions | str | None = None,
-        binning: int = 1,
+        binning: int | None = None,
         calibration: npt.NDArray[np.float32] | None = None,
     ) -> Predictor:
         """Return the predictor; `probe` weighs the pixels of a patch (None: a Hann window) and tells its misfit.
 
-        Frames are binned as asked, then cropped or filled up to the size the network was trained on; bad pixels count
-        0.
+        Frames are binned, then cropped or filled up to the size the network was trained on; bad pixels count 0.
 
         Parameters
         ----------
         probe, pixel_size_m, frame_size, mask, backend:
             As for :meth:`ProbeViTModel.for_probe`; the probe may be None.
         binning:
-            Detector pixels added up along each axis, as in the network's training: 4 for frames of 512 at APS 26-ID.
+            Detector pixels added up along each axis, as in the network's training (4 for frames of 512 at APS 26-ID);
+            None: as many as bring the whole frame to the network's size.
         calibration:
             (K, H, H) measured frames, from which int8 takes its ranges once.
 
@@ -168,9 +168,10 @@ class PtychoNNModel:
             When probe, mask or binning do not fit the frames, or the backend cannot be had.
         """
         size = self.network.frame_size
-        if not 1 <= binning <= frame_size:
+        bins = max(1, frame_size // size) if binning is None else binning
+        if not 1 <= bins <= frame_size:
             raise InferenceError(f"binning is {binning}; allowed is 1 to the frames' {frame_size} pixels")
-        fitting, fitted = Fitting(frame_size, size, binning), None
+        fitting, fitted = Fitting(frame_size, size, bins), None
         if probe is None:
             hann = np.hanning(size + 1)[:size]
             weight = (hann[:, None] * hann[None]).astype(np.float32)

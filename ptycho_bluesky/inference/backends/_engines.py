@@ -23,7 +23,7 @@ from ptycho_bluesky.inference.backends._protocol import BackendOptions, Images, 
 
 __all__ = ["Engine", "Made", "PlainEngine", "ProbeEngine", "WholeEngine"]
 
-CHUNK = 8
+CHUNK = 4
 """Frames at once for one thread: the activations of more leave the cache, and the rate falls."""
 
 _T = TypeVar("_T")

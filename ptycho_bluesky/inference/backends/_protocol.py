@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["Backend", "BackendOptions", "Deviation", "Images", "Precision"]
 
@@ -22,7 +22,7 @@ class BackendOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
-    """The runtime; "auto" measures those that are installed, once for each network, machine and number of threads."""
+    """The runtime, as a name alone or with the precision ("openvino:bf16"); "auto" measures those that are installed, once for each network, machine and number of threads."""
 
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     """Numbers that layers compute with; "auto": the fastest within `allowed` if the runtime is "auto" too, else the
@@ -39,6 +39,16 @@ class BackendOptions(BaseModel):
 
     allowed: float = Field(default=0.02, gt=0, le=1)
     """Rms difference to torch in single precision that "auto" accepts, as a share of the output's deviation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        """Take a name with its precision, "openvino:bf16"."""
+        name = given.get("name") if isinstance(given, dict) else None
+        if isinstance(name, str) and ":" in name and "precision" not in given:
+            name, _, precision = name.partition(":")
+            return {**given, "name": name, "precision": precision}
+        return given
 
 
 @dataclass(frozen=True)

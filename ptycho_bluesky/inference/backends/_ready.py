@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import ValidationError
 
 from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.inference._ptychonn import PtychoNN
@@ -27,9 +28,13 @@ EXACT = BackendOptions(name="torch", precision="f32", device="cpu")
 def _options(backend: BackendOptions | str | None) -> BackendOptions:
     if backend is None or isinstance(backend, BackendOptions):
         return backend or EXACT
-    if backend not in ("auto", "torch", "openvino", "onnxruntime"):
-        raise InferenceError(f"there is no backend {backend!r}; there are auto, torch, openvino and onnxruntime")
-    return BackendOptions.model_validate({"name": backend})
+    try:
+        return BackendOptions.model_validate({"name": backend})
+    except ValidationError as error:
+        raise InferenceError(
+            f"there is no backend {backend!r}; there are auto, torch, openvino and onnxruntime, each alone or with a "
+            "precision (openvino:bf16): f32, bf16, f16, int8"
+        ) from error
 
 
 def _picked(make: Callable[[BackendOptions], Engine], options: BackendOptions, key: str, frames: Images) -> Engine:
