@@ -22,7 +22,8 @@ class BackendOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
-    """The runtime, as a name alone or with the precision ("openvino:bf16"); "auto" measures those that are installed, once for each network, machine and number of threads."""
+    """The runtime, alone or with the precision ("openvino:bf16"); "auto" measures those that are installed, once for
+    each network, machine and number of threads."""
 
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     """Numbers that layers compute with; "auto": the fastest within `allowed` if the runtime is "auto" too, else the
