@@ -104,7 +104,7 @@ def test_state_dict_is_recognised(tmp_path, network, size, heads):
     assert patches.phase.shape == (3, size, size)
     assert np.abs(patches.phase).max() <= np.pi
     assert (patches.amplitude is None) == (heads == 1)
-    assert patches.scale == 128 / size
+    assert patches.scale == 1  # the whole frame, binned
     assert patches.weight.max() == 1
 
 
