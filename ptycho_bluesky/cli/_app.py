@@ -13,6 +13,7 @@ from ptycho_bluesky.cli._check import check_command
 from ptycho_bluesky.cli._convert import convert
 from ptycho_bluesky.cli._demo import demo
 from ptycho_bluesky.cli._doctor import doctor
+from ptycho_bluesky.cli._edge import edge
 from ptycho_bluesky.cli._export import export
 from ptycho_bluesky.cli._infer import infer_command
 from ptycho_bluesky.cli._ioc import ioc_command
@@ -44,6 +45,7 @@ app.command("report")(report_command)
 app.command("check")(check_command)
 app.command("validate")(validate_command)
 app.command("infer")(infer_command)
+app.command("edge")(edge)
 app.command("train")(train_command)
 app.command("convert")(convert)
 app.command("export")(export)

@@ -51,7 +51,7 @@ class EdgeProcess:
     restarts:
         How many predecessors died.
     backend:
-        What computes the network; None for its own.
+        What computes the network.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class EdgeProcess:
         batch: int = 8,
         parents: tuple[int, int] | None = None,
         restarts: int = 0,
-        backend: str | None = None,
+        backend: str = "auto",
     ) -> None:
         self.session, self.model_name, self.folder, self.batch = session, model, folder, batch
         self._parents = parents

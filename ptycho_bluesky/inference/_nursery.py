@@ -31,15 +31,12 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", required=True, type=Path, help="where final mosaics go")
     parser.add_argument("--batch", type=int, default=8, help="frames for one call of the network, at most")
     parser.add_argument("--parent", type=int, required=True, help="process whose end is the session's end")
-    parser.add_argument("--backend", default=None, help="what computes the network")
+    parser.add_argument("--backend", default="auto", help="what computes the network")
     return parser.parse_args(given)
 
 
 def _serve(given: argparse.Namespace, nursery: int, restarts: int) -> int:
     """Be the edge process; return its exit status."""
-    import torch  # intra-op threads are a matter of the process that computes
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     edge = EdgeProcess(
         given.session, given.model, given.folder, given.batch, (nursery, given.parent), restarts, given.backend
     )
@@ -80,8 +77,6 @@ def main(arguments: list[str] | None = None) -> int:
     given = _arguments(arguments)
     os.nice(NICE)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    import ptycho_bluesky.inference._model  # noqa: F401 (torch and all of it)
-
     _mosaic.warm_up()
     child = watched = -1
     while True:

@@ -32,6 +32,15 @@ class FittingPredictor(Protocol):
     fitting: Fitting
 
 
+@runtime_checkable
+class CentringPredictor(Protocol):
+    """A predictor that finds the beam's centre from the frames it is given."""
+
+    def reset_centre(self) -> None:
+        """Forget where it was found to be."""
+        ...
+
+
 @dataclass(frozen=True)
 class ReadyNetwork:
     """What a run needs to turn its frames into patches."""
@@ -101,7 +110,6 @@ class Network:
             raise InferenceError("networks know the far field alone; its reconstruction will show this scan")
         size, probe = gate.frame_size, _probe(metadata, gate.frame_size, probe_file)
         predictor, standard = self._predictor(probe, gate)
-        gate.follow(predictor)
         misfit = noise = None
         if probe is not None:
             fitting = predictor.fitting if isinstance(predictor, FittingPredictor) else Fitting(size, size)
@@ -109,24 +117,29 @@ class Network:
             misfit = Misfit(probe, propagator_for(geometry, "far-field", size))
         blank = np.zeros((1, size, size), np.float32)
         for count in {batch, 1}:  # first calls allocate, choose kernels
-            scale = predictor(np.repeat(blank, count, axis=0)).scale
-        return ReadyNetwork(self.name, gate, predictor, misfit, noise, standard, float(scale))
+            made = predictor(np.repeat(blank, count, axis=0))
+        if made.misfit is not None:  # else the misfit is taken from frames of the detector's size
+            gate.follow(predictor)
+        return ReadyNetwork(self.name, gate, predictor, misfit, noise, standard, float(made.scale))
 
     def _predictor(self, probe: npt.NDArray[np.complex64] | None, gate: FrameGate) -> tuple[Predictor, Standard]:
         arrays = (b"" if array is None else array.tobytes() for array in (probe, gate.mask))
         key = hashlib.sha256(repr((gate.pixel_size_m, gate.frame_size)).encode() + b"|".join(arrays)).hexdigest()
         if key not in self._made:
-            predictor, standard = self._make(probe, gate), Standard()
-            if probe is not None and isinstance(predictor, FittingPredictor):  # on one of its own: some have a memory
-                standard = learn_standard(self._make(probe, gate), predictor.fitting, probe, gate.mask)
+            predictor = self._model.for_probe(
+                probe, gate.pixel_size_m, gate.frame_size, mask=gate.mask, **self._options
+            )
+            standard = Standard()
+            if probe is not None and isinstance(predictor, FittingPredictor):
+                standard = learn_standard(predictor, predictor.fitting, probe, gate.mask)
             self._made[key] = predictor, standard
         self._made.move_to_end(key)
         while len(self._made) > REMEMBERED:
             self._made.popitem(last=False)
-        return self._made[key]
-
-    def _make(self, probe: npt.NDArray[np.complex64] | None, gate: FrameGate) -> Predictor:
-        return self._model.for_probe(probe, gate.pixel_size_m, gate.frame_size, mask=gate.mask, **self._options)
+        predictor, standard = self._made[key]
+        if isinstance(predictor, CentringPredictor):  # simulated frames, and another run's, say nothing of this one's
+            predictor.reset_centre()
+        return predictor, standard
 
 
 def _probe(metadata: PtychographyMetadata, size: int, file: str | None) -> npt.NDArray[np.complex64] | None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.errors import InferenceError
+from ptycho_bluesky.inference._model import ProbeViTModel, PtychoNNModel, load_model
 from ptycho_bluesky.inference._protocol import Model
 from ptycho_bluesky.inference._ready import Network, ReadyNetwork
+from ptycho_bluesky.inference.backends import BackendOptions
 
 __all__ = ["ModelSwap", "PointerWatch", "Swapped", "find_model", "load_network"]
 
@@ -41,17 +45,27 @@ def find_model(name: str) -> Model:
         if not isinstance(made, Model):
             raise InferenceError(f"model {name!r} is a {type(made).__name__}, which has no for_probe(...)")
         return made
-    from ptycho_bluesky.inference._model import load_model
-
     model: Model = load_model(name)
     return model
 
 
-def load_network(name: str, backend: str | None = None) -> Network:
-    """Return the network of a name or path; `backend` is for those that this package loads itself."""
-    own = ":" not in name or Path(name).exists()
-    options: dict[str, Any] = {"backend": backend} if own and backend is not None else {}
-    return Network(name, find_model(name), **options)
+def load_network(name: str, backend: str = "auto") -> Network:
+    """Return the network of a name or path, computed by `backend` where this package loads it itself.
+
+    Raises
+    ------
+    InferenceError
+        When there is no such network, it cannot be loaded, or there is no such backend.
+    """
+    model = find_model(name)
+    if not isinstance(model, ProbeViTModel | PtychoNNModel):
+        return Network(name, model)
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    try:
+        options = BackendOptions.model_validate({"name": backend, "threads": threads})
+    except ValidationError as error:
+        raise InferenceError(f"backend {backend!r}: {error.errors()[0]['msg']}") from error
+    return Network(name, model, backend=options)
 
 
 @dataclass(frozen=True)

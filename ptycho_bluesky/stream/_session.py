@@ -57,7 +57,7 @@ class LiveSession:
     threads:
         CPU threads of the edge process; None for one less than the settings allow.
     backend:
-        What computes the network: "auto", "torch", "openvino", "onnxruntime"; None for the network's own way.
+        What computes the network: "torch", "openvino", "onnxruntime", or "auto", which measures.
     outputs:
         Where else the image goes, as :func:`ptycho_bluesky.stream.outputs.open_output` takes it.
 
@@ -77,7 +77,7 @@ class LiveSession:
         batch: int = 8,
         ring_mib: int = 64,
         threads: int | None = None,
-        backend: str | None = None,
+        backend: str = "auto",
         outputs: Sequence[str] = (),
     ) -> None:
         if batch < 1 or ring_mib < 1:
@@ -103,7 +103,7 @@ class LiveSession:
             self._probe_file = self.folder / f"probe-{self.name}.npy"
             np.save(self._probe_file, np.asarray(probe, np.complex64))
         arguments = ["--session", self.name, "--model", str(model), "--folder", str(self.folder), "--batch", str(batch)]
-        arguments += [] if backend is None else ["--backend", backend]
+        arguments += ["--backend", backend]
         cores = max(1, settings().threads - 1) if threads is None else threads
         self._supervisor = EdgeSupervisor(arguments, self.log, cores, self._on_death, self._flush)
         self._outputs = self._start_outputs(outputs) if outputs else None
