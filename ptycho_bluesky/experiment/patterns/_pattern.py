@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -131,16 +132,24 @@ class ScanPattern:
 
         Of patterns with more than 2,048 positions, that many are looked at, evenly spread over the scan.
         """
-        if len(self) < 2:
+        return self._step_m
+
+    @cached_property
+    def _step_m(self) -> float:
+        count = len(self)
+        if count < 2:
             return 0.0
-        looked_at = np.unique(np.linspace(0, len(self) - 1, min(len(self), 2048)).astype(int))
-        nearest = np.empty(len(looked_at))
-        for start in range(0, len(looked_at), 64):  # blocks: memory stays small, whatever the pattern's size
-            chosen = looked_at[start : start + 64]
-            offset = self.positions[chosen, None] - self.positions[None]
-            distance = np.einsum("ijk,ijk->ij", offset, offset)
-            distance[np.arange(len(chosen)), chosen] = np.inf
-            nearest[start : start + 64] = np.sqrt(distance.min(axis=1))
+        order = np.argsort(self.positions[:, 0], kind="stable")
+        rows = self.positions[order]
+        reach = 3 * float(np.sqrt(np.prod(np.ptp(self.positions, axis=0)) / count))  # some neighbours are within it
+        places = np.unique(np.linspace(0, count - 1, min(count, 2048)).astype(int))
+        nearest = np.empty(len(places))
+        for k, place in enumerate(places):  # in the order of rows: candidates lie side by side
+            y, x = rows[place]
+            low = int(np.searchsorted(rows[:, 0], y - reach, "left"))
+            high = int(np.searchsorted(rows[:, 0], y + reach, "right"))
+            found = _nearest(rows[low:high], place - low, y, x)
+            nearest[k] = found if found <= reach else _nearest(rows, place, y, x)
         return float(np.median(nearest))
 
     def overlap(self, probe_diameter_m: float) -> float:
@@ -189,6 +198,13 @@ class ScanPattern:
             bool(given.get("snaking", False)),
             tuple((start, stop) for start, stop in given.get("lines", ())),
         )
+
+
+def _nearest(others: FloatArray, own: int, y: float, x: float) -> float:
+    """Return the distance from (y, x) to the nearest of `others`, of which it is number `own`; infinite if alone."""
+    distance = np.hypot(others[:, 0] - y, others[:, 1] - x)
+    distance[own] = np.inf
+    return float(distance.min())
 
 
 def _chain(points: list[list[float]]) -> list[list[float]]:

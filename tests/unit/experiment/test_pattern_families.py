@@ -175,3 +175,12 @@ def test_moves_add_up_and_jitter_takes_the_lines_away() -> None:
     pattern = snake(2e-6, 3e-6, STEP).moved((1e-6, 0)).moved((0, 2e-6))
     assert pattern.parameters["center_m"] == pytest.approx([1e-6, 2e-6]) and pattern.lines
     assert jittered(pattern, 1e-8).lines == ()
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=2, max_size=60))
+def test_the_step_is_that_of_all_pairs(places: list[tuple[float, float]]) -> None:
+    positions = np.array(places) * STEP
+    distance = np.hypot(*(positions[:, None] - positions[None]).transpose(2, 0, 1))
+    np.fill_diagonal(distance, np.inf)
+    assert from_positions(positions).step_m() == np.median(distance.min(axis=1))
