@@ -26,7 +26,7 @@ from ptycho_bluesky.catalog._models import (
 )
 from ptycho_bluesky.catalog._queries import CampaignRuns, ReconstructionsBy, ReconstructionsOf, ResolvedTo
 from ptycho_bluesky.catalog._register import content_hash, find_reconstructions, register_reconstruction
-from ptycho_bluesky.catalog._service import in_service, install, promote, rollback, service_history, whoami
+from ptycho_bluesky.catalog._service import in_service, install, promote, rollback, service_history
 from ptycho_bluesky.catalog._validate import RunCheck, mapping_template, validate_run
 from ptycho_bluesky.catalog._writer import RunWriter, resend_backups, tiled_writer
 
@@ -78,5 +78,4 @@ __all__ = [
     "stop_server",
     "tiled_writer",
     "validate_run",
-    "whoami",
 ]

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -18,24 +16,16 @@ from typing import Literal
 from pydantic import ValidationError
 
 from ptycho_bluesky._locks import file_lock
+from ptycho_bluesky._who import whoami
 from ptycho_bluesky.catalog._library import ModelLibrary, write_whole
 from ptycho_bluesky.catalog._model_record import ModelRecord, ServiceEvent
 from ptycho_bluesky.errors import InferenceError
 
-__all__ = ["in_service", "install", "promote", "rollback", "service_history", "whoami"]
+__all__ = ["in_service", "install", "promote", "rollback", "service_history"]
 
 POINTER = "in-service.json"
 HISTORY = "history.jsonl"
 LOCK_S = 30.0
-
-
-def whoami() -> str:
-    """Return ``user@host``."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container whose user has no name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 def _pointed(library: ModelLibrary) -> ServiceEvent | None:

@@ -13,6 +13,8 @@ from rich.table import Table
 from ptycho_bluesky.cli._output import Json, emit, progress, start_logging
 from ptycho_bluesky.dispatch import JobStatus, Ledger, register_pending
 from ptycho_bluesky.dispatch import cancel as cancel_job
+from ptycho_bluesky.dispatch import clean as clean_jobs
+from ptycho_bluesky.dispatch import history as job_history
 from ptycho_bluesky.dispatch import jobs as all_jobs
 from ptycho_bluesky.dispatch import logs as job_logs
 from ptycho_bluesky.dispatch import retry as retry_job
@@ -22,7 +24,9 @@ from ptycho_bluesky.dispatch import wait as wait_for_job
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, wait, cancel, stop, retry, register, logs.")
+app = typer.Typer(
+    no_args_is_help=True, help="Jobs: list, show, wait, cancel, stop, retry, register, history, logs, clean."
+)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or the beginning of one.")]
 COLOURS = {"done": "green", "failed": "red", "lost": "red", "running": "cyan", "cancelled": "yellow"}
@@ -131,6 +135,33 @@ def register(json_output: Json = False) -> None:
     client = connect()
     runs, done = resend_backups(client), register_pending(client)
     emit({"runs": runs, "jobs": done, "models": register_waiting_models(client)}, json_output)
+
+
+@app.command()
+def history(job: JobId, json_output: Json = False) -> None:
+    """Show who did what with a job when."""
+    events = job_history(job)
+    if json_output:
+        emit({"history": events}, True)
+        return
+    table = Table("when", "state", "who", "what", box=None)
+    for event in events:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["t"]))
+        said = [f"asked: {event['asked']}" if "asked" in event else "", event.get("reason", "")]
+        table.add_row(when, event["state"], event.get("by", ""), "; ".join(filter(None, said)))
+    Console().print(table)
+
+
+@app.command()
+def clean(
+    older_than_days: Annotated[float, typer.Option(min=0, help="Since their end.")] = 30.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be deleted.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Delete the large files of old jobs whose results are in Tiled; specification, history and log stay."""
+    found = clean_jobs(older_than_days, dry_run=dry_run)
+    size = sum(each.bytes for each in found)
+    emit({"jobs": [asdict(each) for each in found], "bytes": size, "deleted": not dry_run}, json_output)
 
 
 @app.command()

@@ -3,9 +3,10 @@
 Light to import: only the runner loads engines.
 """
 
+from ptycho_bluesky.dispatch._clean import Cleaned, clean
 from ptycho_bluesky.dispatch._executor import Executor, LocalExecutor
 from ptycho_bluesky.dispatch._folder import JobFolder
-from ptycho_bluesky.dispatch._jobs import cancel, jobs, logs, retry, status, stop, submit, wait
+from ptycho_bluesky.dispatch._jobs import cancel, history, jobs, logs, retry, status, stop, submit, wait
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._pending import register_pending
 from ptycho_bluesky.dispatch._spec import RECIPES, FileSource, JobSpec, ReconstructionSource, TiledSource
@@ -16,6 +17,7 @@ __all__ = [
     "FINAL",
     "RECIPES",
     "TRANSITIONS",
+    "Cleaned",
     "Executor",
     "FileSource",
     "FollowUp",
@@ -29,6 +31,8 @@ __all__ = [
     "TiledSource",
     "TrainingOrder",
     "cancel",
+    "clean",
+    "history",
     "jobs",
     "logs",
     "register_pending",

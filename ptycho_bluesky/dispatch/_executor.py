@@ -130,6 +130,8 @@ class LocalExecutor:
             return self.cancel(job.job_id)
         if status.state == "running":
             job.stop_file.touch()
+            with contextlib.suppress(DispatchError):  # it may end at this very moment
+                self.ledger.record(job, "running", asked="stop and keep the result")
         return status
 
     def cancel(self, job_id: str, grace_s: float = 10.0) -> JobStatus:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import psutil
 
 from ptycho_bluesky._locks import file_lock
+from ptycho_bluesky._who import whoami
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._status import TRANSITIONS, JobState, JobStatus
@@ -42,6 +43,10 @@ def atomic_write(path: Path, text: str, *, sync: bool = True) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _author() -> dict[str, Any]:
+    return {"by": whoami(), "pid": os.getpid()}
 
 
 class JobFolder:
@@ -79,7 +84,7 @@ class JobFolder:
             if self.status_file.exists():
                 return False
             atomic_write(self.spec_file, spec.model_dump_json(indent=1))
-            self._append({"state": "queued", "attempt": 1})
+            self._append({"state": "queued", "attempt": 1, **_author()})
         return True
 
     def spec(self) -> JobSpec:
@@ -154,6 +159,20 @@ class JobFolder:
         news |= {"attempt": attempt, "state": entries[-1]["state"]}
         return JobStatus(self.job_id, created=entries[0]["t"], updated=entries[-1]["t"], **news)
 
+    def history(self) -> list[dict[str, Any]]:
+        """Return who did what with this job when: its changes of state and what was asked of it, oldest first.
+
+        Each has ``t`` (seconds since 1970), ``state``, ``by`` (user@host), ``pid``, and ``attempt``, ``kind``,
+        ``reason``, ``asked`` where there is something to say.
+        """
+        told = ("t", "state", "by", "pid", "attempt", "asked", "kind", "reason")
+        events, before = [], ""
+        for entry in self._entries():
+            if entry["state"] != before or "asked" in entry:
+                events.append({key: entry[key] for key in told if entry.get(key) not in (None, "")})
+            before = entry["state"]
+        return events
+
     def record(self, state: JobState, **news: Any) -> JobStatus:
         """Append a state, or news of the present one, and return the new status.
 
@@ -169,7 +188,7 @@ class JobFolder:
             if state != before and state not in TRANSITIONS[before]:
                 allowed = ", ".join(TRANSITIONS[before]) or "nothing"
                 raise DispatchError(f"job {self.job_id} is {before}; it cannot become {state}, allowed: {allowed}")
-            self._append({"state": state, **news})
+            self._append({"state": state, **news, **(_author() if state != before or "asked" in news else {})})
             return self.status()
 
     def keep_reserve(self) -> None:

@@ -12,7 +12,7 @@ from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._status import FINAL, JobStatus
 from ptycho_bluesky.errors import DispatchError
 
-__all__ = ["cancel", "jobs", "logs", "retry", "status", "stop", "submit", "wait"]
+__all__ = ["cancel", "history", "jobs", "logs", "retry", "status", "stop", "submit", "wait"]
 
 
 def submit(spec: JobSpec) -> str:
@@ -48,6 +48,11 @@ def retry(job_id: str) -> JobStatus:
 def logs(job_id: str, lines: int = 50) -> str:
     """Return the end of a job's log."""
     return Ledger().job(job_id).log_tail(lines)
+
+
+def history(job_id: str) -> list[dict[str, Any]]:
+    """Return who did what with a job when: see :meth:`JobFolder.history`."""
+    return Ledger().job(job_id).history()
 
 
 def wait(

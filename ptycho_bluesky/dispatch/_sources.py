@@ -112,7 +112,7 @@ def lesson_of(spec: JobSpec, reconstruction: str | None, should_stop: Callable[[
 def _of_job(job_id: str, should_stop: Callable[[], bool]) -> Lesson | None:
     """Return the reconstruction of a job: from its folder, or from the catalogue."""
     folder = JobFolder(Ledger().folder / job_id)
-    if folder.spec_file.exists():
+    if folder.spec_file.exists() and (folder.result_file.exists() or not folder.status().registered):
         if not folder.result_file.exists():
             raise DispatchError(f"job {job_id} is {folder.status().state} and has no result; wait for it, or retry it")
         source = folder.spec().source

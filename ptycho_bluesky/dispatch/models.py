@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho_bluesky import catalog
-from ptycho_bluesky.catalog import GateVerdict, ModelLibrary, ModelRecord, install, probe_hash, whoami
+from ptycho_bluesky._who import whoami
+from ptycho_bluesky.catalog import GateVerdict, ModelLibrary, ModelRecord, install, probe_hash
 from ptycho_bluesky.errors import FormatError, InferenceError
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 from ptycho_bluesky.inference import DEFAULT_MODEL, ProbeViTModel, PtychoNNModel, Trial, load_model, trial
