@@ -1,6 +1,6 @@
 """A console of its own for the EPICS tests: an IOC on free ports of the loopback, and scans through it.
 
-``python epics_client.py CASE FOLDER [KIND ...]`` prints one JSON object; pytest's own process has no EPICS client.
+``python epics_client.py CASE FOLDER`` prints one JSON object; pytest's own process has no EPICS client.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,48 +158,55 @@ def put(name: str, value: Any) -> None:
         context.put(name, {"value": value}, timeout=5)
 
 
+def wire(folder: Path) -> dict[str, Any]:
+    """All that one sound IOC is needed for: the same plan by all kinds of devices, and the code of a page."""
+    return {**same(folder), "unanswered": unanswered(folder)}
+
+
 def same(folder: Path) -> dict[str, Any]:
-    """The same plan through all kinds of EPICS devices, each from the same seed."""
+    """The same plan through all kinds of EPICS devices, each from the same seed; then the page's code."""
     import numpy as np
 
     from ptycho_bluesky.devices.epics import connect_devices
 
     metadata, result = beamline(folder / "metadata").metadata, {}
     with ioc("--detector", "eiger", "--seed", str(SEED)) as server:
+        scan_engine()
         for kind in ("classic", "pva", "ca"):
             stage, detector = devices(kind, folder / kind)
-            if kind == "classic":
-                connect_devices(stage, detector)
-            else:
-                scan_engine()
-                connect_devices(stage, detector)
+            connect_devices(stage, detector)
             put("SIM:Seed", SEED)
             got = scan(stage, detector, metadata)
             np.savez(folder / f"{kind}.npz", frames=got.pop("frames"), positions=got.pop("positions"))
             result[kind] = got
+        result["page"] = page(folder)
         result["exit"] = server.stop()
     return result
 
 
-def faults(folder: Path, kind: str, *names: str) -> dict[str, Any]:
+def faults(folder: Path) -> dict[str, Any]:
     """Break something after the third event of a scan; then mend it and scan again with the same devices."""
     from ptycho_bluesky.devices.epics import connect_devices
 
     metadata, result = beamline(folder / "metadata").metadata, {}
     with ioc("--detector", "eiger") as server:
         scan_engine()
-        stage, detector = devices(kind, folder / kind, patience_s=1.5)
-        connect_devices(stage, detector)
-        for name in names:
-            break_it, mend_it = FAULTS[name]
-            broken = scan(stage, detector, metadata, lambda number, do=break_it: do(server) if number == 3 else None)
-            mend_it(server)
-            connect_devices(stage, detector, timeout_s=20)
-            mended = scan(stage, detector, metadata)
-            result[name] = {
-                "frames": len(broken["frames"]), "error": broken["error"], "exit_status": broken["exit_status"],
-                "frames_after": len(mended["frames"]), "exit_status_after": mended["exit_status"], "error_after": mended["error"],
-            }  # fmt: skip
+        for kind, names in (("classic", ("stall", "hang", "restarted")), ("pva", ("stall", "hang", "lost"))):
+            stage, detector = devices(kind, folder / kind, patience_s=1.5)
+            connect_devices(stage, detector)
+            for name in names:
+                break_it, mend_it = FAULTS[name]
+                broken = scan(
+                    stage, detector, metadata, lambda number, do=break_it: do(server) if number == 3 else None
+                )
+                mend_it(server)
+                connect_devices(stage, detector, timeout_s=20)
+                mended = scan(stage, detector, metadata)
+                result[f"{kind}-{name}"] = {
+                    "frames": len(broken["frames"]), "error": broken["error"], "exit_status": broken["exit_status"],
+                    "frames_after": len(mended["frames"]), "exit_status_after": mended["exit_status"],
+                    "error_after": mended["error"],
+                }  # fmt: skip
     return result
 
 
@@ -217,17 +225,26 @@ FAULTS: dict[str, tuple[Callable[[Ioc], None], Callable[[Ioc], None]]] = {
 
 def unanswered(folder: Path) -> dict[str, Any]:
     """Devices with no IOC behind them."""
-    from ptycho_bluesky.devices.epics import connect_devices
+    from ptycho_bluesky.devices.epics import AsyncEpicsStage, EpicsDetector, connect_devices
     from ptycho_bluesky.errors import DeviceError
 
-    scan_engine()
     said = {}
-    for kind, chosen in (("ca", devices("classic", folder / "f")[1]), ("pva", devices("pva", folder / "f")[0])):
+    for kind, device in (("ca", EpicsDetector("NO:", folder=folder)), ("pva", AsyncEpicsStage("pva://NO:"))):
         try:
-            connect_devices(chosen, timeout_s=0.5)
+            connect_devices(device, timeout_s=0.5)
         except DeviceError as error:
             said[kind] = str(error)
     return said
+
+
+def page(folder: Path) -> dict[str, Any]:
+    """Run the code of a page of the documentation, classic and asynchronous."""
+    counts: dict[str, Any] = {}
+    for name in ("page-classic", "page-asynchronous"):
+        space: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile((folder / f"{name}.py").read_text(), name, "exec"), space)
+        counts[name] = dict(Counter(kind for kind, _ in space["documents"]))
+    return counts
 
 
 def scan_engine() -> None:
@@ -239,9 +256,9 @@ def scan_engine() -> None:
 
 def main() -> None:
     isolate()
-    case, folder, *arguments = sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]
+    case, folder = sys.argv[1], Path(sys.argv[2])
     began = time.monotonic()
-    result = globals()[case](folder, *arguments)
+    result = globals()[case](folder)
     sys.stdout.write(json.dumps({**result, "seconds": time.monotonic() - began}))
     sys.stdout.flush()
     os._exit(0)  # clients of EPICS keep threads that wait for the network
