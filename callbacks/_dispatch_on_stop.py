@@ -45,6 +45,8 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
         Runs with fewer frames are left alone.
     max_seconds:
         Time after which a reconstruction stops with the best it has, seconds; None for no limit.
+    limit_s:
+        Time that a job may run, seconds; a watchdog kills what does not end then. None for no limit.
     priority:
         Of the jobs, -100 to 100; the highest starts first.
     cold_start:
@@ -78,6 +80,7 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
         device: str = "cpu",
         min_frames: int = 16,
         max_seconds: float | None = None,
+        limit_s: float | None = None,
         priority: int = 0,
         cold_start: bool = False,
         fine_tune: Literal["after"] | None = None,
@@ -99,6 +102,7 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
             options=dict(options or {}),
             device=device,
             max_seconds=max_seconds,
+            limit_s=limit_s,
             priority=priority,
         )
         self._min_frames = min_frames

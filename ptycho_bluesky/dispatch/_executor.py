@@ -186,7 +186,7 @@ class LocalExecutor:
                 if time.monotonic() > deadline:
                     raise DispatchError(f"the runner of job {job.job_id} does not end; cancel the job, then retry it")
                 time.sleep(0.05)
-            for flag in (job.cancel_file, job.stop_file, job.runner_file):
+            for flag in (job.cancel_file, job.stop_file, job.overdue_file, job.runner_file):
                 flag.unlink(missing_ok=True)
             self.ledger.record(job, "queued", attempt=status.attempt + 1)
             self._launch(job)

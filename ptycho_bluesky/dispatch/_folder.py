@@ -71,6 +71,7 @@ class JobFolder:
         self.log_file = path / "log.txt"
         self.cancel_file = path / "CANCEL"
         self.stop_file = path / "STOP"
+        self.overdue_file = path / "OVERDUE"
 
     @property
     def result_file(self) -> Path:

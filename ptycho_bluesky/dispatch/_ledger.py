@@ -170,6 +170,13 @@ class Ledger:
             time.sleep(0.05)
             status = job.status()  # it may have ended between the two looks, or have been about to begin
             if status.state not in FINAL and not job.alive():
+                if job.overdue_file.exists():
+                    limit = job.spec().limit_s
+                    reason = (
+                        f"it did not end within its limit of {limit:g} s and the watchdog killed it; give a larger "
+                        f"limit_s, or see by `jobs logs {job.job_id[:8]}` where it hangs"
+                    )
+                    return self.record(job, "failed", kind="time", reason=reason)
                 reason = (
                     f"the runner ended without a word while the job was {status.state}; `jobs logs {job.job_id[:8]}` "
                     f"shows what it said last, `jobs retry {job.job_id[:8]}` starts it again"

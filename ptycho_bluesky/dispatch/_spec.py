@@ -113,6 +113,10 @@ class JobSpec(BaseModel):
     max_seconds: float | None = Field(default=None, gt=0)
     """Time after which the engine stops with the best it has, seconds; None for no limit."""
 
+    limit_s: float | None = Field(default=None, gt=0)
+    """Time that the job may run, seconds: then it is asked to end with what it has, and killed by a watchdog where it
+    does not, e.g. because it hangs; None for no limit. The time in the queue does not count."""
+
     priority: int = Field(default=0, ge=-100, le=100)
     """Of the jobs that wait, the highest starts first; among equals, the oldest."""
 
@@ -167,7 +171,8 @@ class JobSpec(BaseModel):
     @property
     def job_id(self) -> str:
         """Identity: equal specs of one run are one job, however often they are submitted."""
-        kept = self.model_dump(mode="json", exclude={"then"} if self.then is None else None)
+        unset = {name for name in ("then", "limit_s") if getattr(self, name) is None}  # newer than layout 1
+        kept = self.model_dump(mode="json", exclude=unset)
         canonical = json.dumps(kept, sort_keys=True)
         return str(uuid.uuid5(NAMESPACE, f"{self.raw_uid or ''}\n{canonical}"))
 

@@ -42,7 +42,7 @@ class JobStatus:
     """In plain words: what failed, and what to do."""
 
     kind: str = ""
-    """Of a failure: "user" (specification or data), "catalog", "disk", "memory", "machine" or "internal"."""
+    """Of a failure: "user" (specification or data), "catalog", "disk", "memory", "time", "machine" or "internal"."""
 
     progress: dict[str, Any] = field(default_factory=dict)
     """Last news of the engine or the training: epoch or step, r_factor, seconds, seconds_left..."""

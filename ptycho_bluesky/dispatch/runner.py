@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -35,6 +36,9 @@ NEWS_S = 0.5
 
 PARTIAL_S = 10.0
 """Shortest time between two partial results."""
+
+OVERDUE_S = 30.0
+"""Time that a job has to end with what it has, after its limit, before the watchdog kills it."""
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -86,6 +90,13 @@ class _Runner:
         except (OSError, PtychoError) as error:
             logger.warning("progress could not be written: %s", error)
 
+    def watch(self, limit_s: float) -> subprocess.Popen[bytes]:
+        """Start the watchdog over this process, in its process group."""
+        numbers = [str(os.getpid()), str(limit_s), str(OVERDUE_S)]
+        files = [str(self.job.stop_file), str(self.job.overdue_file)]
+        program = str(Path(__file__).with_name("_watchdog.py"))
+        return subprocess.Popen([sys.executable, "-S", "-E", program, *numbers, *files], stdin=subprocess.DEVNULL)
+
     def failed(self, kind: str, reason: str) -> int:
         logger.error("%s", reason)
         if self.job.status().state not in FINAL:
@@ -97,10 +108,14 @@ class _Runner:
         spec = self.job.spec()
         self.job.keep_reserve()
         slot = wait_for_turn(self.ledger, self.job.job_id, spec.device, self.slots, self.given_up)
+        watchdog = self.watch(spec.limit_s) if spec.limit_s is not None and slot is not None else None
         try:
             if slot is not None and not self.job.result_file.exists():
                 self._work(spec)
         finally:
+            if watchdog is not None:
+                watchdog.kill()
+                watchdog.wait()
             release(slot)  # registering takes no device: the next job may begin
         if self.terminated:
             return self.failed("machine", "the runner was told to end (SIGTERM), e.g. by a shutdown; retry the job")
