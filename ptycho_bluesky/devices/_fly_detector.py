@@ -62,8 +62,12 @@ class FlyingDetector:
         """Return the frames (N, H, W) of `places` (N, S, 2), S places during each exposure, in the stage's unit."""
         raise NotImplementedError
 
+    def fly_exposure(self, seconds: float | None) -> None:
+        """Record the exposure of a flight, until None ends it; where there is one to set."""
+
     def prepare(self, value: Any) -> DeviceStatus:
-        """Get ready for ``value.number_of_events`` more frames, triggered from outside."""
+        """Get ready for ``value.number_of_events`` more frames of ``value.livetime`` s, triggered from outside."""
+        self.fly_exposure(float(getattr(value, "livetime", 0.0)) or None)
         with self._frame_lock:
             if self._stream is None:
                 self._stream = StreamFile(new_file(self.folder, self.name), self._datasets())
@@ -137,6 +141,7 @@ class FlyingDetector:
             stream, self._stream, self._wanted, self._flight = self._stream, None, 0, None
         if stream is not None:
             stream.close()
+            self.fly_exposure(None)
 
     def _datasets(self) -> list[StreamDataset]:
         frame = self.image.get()

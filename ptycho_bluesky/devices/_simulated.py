@@ -90,6 +90,7 @@ class SimulatedDetector(FrameDetector):
         **kwargs: Any,
     ) -> None:
         self.stage_device, self.flux_photons_s = stage, float(flux_photons_s)
+        self._step_exposure_s: float | None = None
         self.source: Source | None = None
         """What gives the light; None for a steady beam of one energy."""
         self._optics = Optics(
@@ -111,6 +112,14 @@ class SimulatedDetector(FrameDetector):
     def seed(self, seed: int) -> None:
         """Start the noise of single exposures anew; those of a flight have their own numbers."""
         self._random = np.random.default_rng(seed)
+
+    def fly_exposure(self, seconds: float | None) -> None:
+        """Make the exposure of a flight the one that is recorded; None brings that of steps back."""
+        if self._step_exposure_s is None:
+            self._step_exposure_s = float(self.exposure_time.get())
+        self.exposure_time.put(self._step_exposure_s if seconds is None else seconds)
+        if seconds is None:
+            self._step_exposure_s = None
 
     def ends_at(self, began: float) -> float:
         """Return the end of an exposure that began at `began`."""

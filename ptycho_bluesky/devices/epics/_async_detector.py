@@ -29,6 +29,7 @@ from ophyd_async.epics.adcore import (
 from ophyd_async.epics.core import epics_signal_r, epics_signal_rw_rbv
 
 from ptycho_bluesky.devices.epics._async_release import Released
+from ptycho_bluesky.devices.epics._client import need_protocol
 from ptycho_bluesky.devices.epics._detector import ANSWER_S
 from ptycho_bluesky.errors import DeviceError
 
@@ -83,6 +84,7 @@ class AsyncEpicsDetector(Released, AreaDetector[ADBaseIO]):  # type: ignore[misc
     """
 
     def __init__(self, prefix: str, *, folder: Path | str, answer_s: float = ANSWER_S, name: str = "detector") -> None:
+        need_protocol(prefix)
         self._answer_s = answer_s
         files = StaticPathProvider(_unique, Path(folder))
         driver = self._driver(prefix + "cam1:")

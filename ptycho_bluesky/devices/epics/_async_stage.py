@@ -11,6 +11,7 @@ from ophyd_async.core import StandardReadableFormat as Format
 from ophyd_async.epics.motor import Motor, MotorFlyableMovableLogic
 
 from ptycho_bluesky.devices.epics._async_release import Released
+from ptycho_bluesky.devices.epics._client import need_protocol
 from ptycho_bluesky.devices.epics._stage import STALL_S
 from ptycho_bluesky.errors import DeviceError
 
@@ -71,6 +72,7 @@ class AsyncEpicsAxis(Released, Motor):  # type: ignore[misc]
     """
 
     def __init__(self, prefix: str, stall_s: float = STALL_S, name: str = "") -> None:
+        need_protocol(prefix)
         self._stall_s = stall_s
         super().__init__(prefix, name=name)
         self.add_readables([self.user_setpoint])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from bluesky.run_engine import call_in_bluesky_event_loop, get_bluesky_event_loo
 
 from ptycho_bluesky.errors import ConfigurationError, DeviceError
 
-__all__ = ["connect_devices", "need_client", "variables_without_answer"]
+__all__ = ["connect_devices", "need_client", "need_protocol", "variables_without_answer"]
 
 CONNECT_S = 5.0
 """Seconds within which all process variables have to answer."""
@@ -28,6 +29,17 @@ def need_client() -> None:
         raise ConfigurationError(
             "ophyd runs without an EPICS client (its layer is 'dummy'): set OPHYD_CONTROL_LAYER to caproto or pyepics "
             "before Python starts, or take the asynchronous devices"
+        )
+
+
+def need_protocol(prefix: str) -> None:
+    """Raise ConfigurationError where the library for a prefix's protocol is not installed."""
+    library = {"ca": "aioca", "pva": "p4p"}.get(prefix.split("://")[0] if "://" in prefix else "pva")
+    if library is None:
+        raise ConfigurationError(f"{prefix!r} has an unknown protocol; allowed are ca:// and pva://")
+    if importlib.util.find_spec(library) is None:
+        raise ConfigurationError(
+            f"{library} is not installed, which {prefix!r} needs: pip install 'ptycho-bluesky[epics]'"
         )
 
 

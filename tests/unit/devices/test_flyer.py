@@ -85,6 +85,14 @@ def test_every_frame_of_every_flight_is_told_once(make):
     assert all(key["external"] == "STREAM:" for key in keys.values())
 
 
+def test_the_exposure_of_the_flight_is_recorded_and_that_of_steps_comes_back(make):
+    b = make()
+    _, _, documents = flown(b, path().flights(50))
+    configuration = next(doc for name, doc in documents if name == "descriptor")["configuration"]
+    assert configuration["detector"]["data"]["detector_exposure_time"] == pytest.approx(8e-4)
+    assert b.detector.exposure_time.get() == 0.05
+
+
 def test_frames_are_the_mean_of_the_path_during_the_exposure(make):
     b = make(stage_errors=None, photons_per_frame=1e7)
     line = path(rows=1, columns=8, step=0.2)

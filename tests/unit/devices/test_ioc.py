@@ -6,9 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
-from ptycho_bluesky.devices import simulated_beamline
+from ptycho_bluesky.devices import replay_beamline, simulated_beamline
 from ptycho_bluesky.devices.ioc import BeamlineIoc, Records
 from ptycho_bluesky.errors import DeviceError
+from ptycho_bluesky.experiment import PtychoDataset
 
 
 @pytest.fixture
@@ -106,3 +107,13 @@ def test_the_seed_starts_everything_anew(ioc):
         return np.array(ioc.records["Pva1:Image"].value)
 
     assert (frame() == frame()).all()
+
+
+def test_a_measurement_is_served_too(tmp_path):
+    positions = np.stack([np.zeros(4), np.arange(4) * 5.0], axis=1)
+    frames = np.arange(4, dtype=np.uint16)[:, None, None] + np.zeros((1, 16, 16), np.uint16)
+    ioc = BeamlineIoc(replay_beamline(PtychoDataset(frames, positions), folder=tmp_path))
+    asyncio.run(ioc.records["m2.VAL"].put(10.0))
+    asyncio.run(ioc.records["cam1:Acquire"].put(1))
+    assert (ioc.records["Pva1:Image"].value == 2).all()
+    assert "SIM:energy.VAL" not in {record.name for record in ioc.records}
