@@ -21,7 +21,7 @@ def _folder() -> Path:
 
 def bench(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="reconstruction, or run_engine; what follows goes to the benchmark.")],
+    name: Annotated[str, typer.Argument(help="Or the beginning of a name; what follows goes to the benchmark.")],
 ) -> None:
     """Measure this package beside its peers: bench reconstruction --picture bench.png --json.
 
@@ -33,6 +33,7 @@ def bench(
             "the benchmarks are not installed with the package; get the repository and run "
             f"'pip install --editable .' and 'ptycho-bluesky bench {name}' there"
         )
-    if name not in known:
+    meant = [name] if name in known else [one for one in known if one.startswith(name)]
+    if len(meant) != 1:
         raise PtychoError(f"there is no benchmark {name!r}; there are {', '.join(known)}")
-    raise typer.Exit(subprocess.run([sys.executable, str(known[name]), *context.args], check=False).returncode)
+    raise typer.Exit(subprocess.run([sys.executable, str(known[meant[0]]), *context.args], check=False).returncode)
