@@ -67,7 +67,7 @@ def ptycho_mosaic(
     limits: ScanLimits | dict[str, Any] | None = None,
     first_index: int = 0,
 ) -> Generator[Any, Any, tuple[str, ...]]:
-    """Measure a large area by tiles that overlap, one run a tile; their datasets join into one.
+    """Measure a large area by tiles that overlap, one run a tile; ``catalog.dataset_from_runs`` joins them.
 
     Without coarse axes y and x go everywhere. With them, y and x scan each tile about their zero, the coarse axes go to
     its middle, and ``position_offset_m`` tells where that is. The campaign's axis is ``tile``.

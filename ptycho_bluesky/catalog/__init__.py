@@ -9,7 +9,7 @@ from ptycho_bluesky.catalog._amendments import amend_run, amendments_of
 from ptycho_bluesky.catalog._client import PtychoReconstruction
 from ptycho_bluesky.catalog._connect import RAW, connect, find_run
 from ptycho_bluesky.catalog._continued import continued
-from ptycho_bluesky.catalog._dataset import block_of, dataset_from_run, measured
+from ptycho_bluesky.catalog._dataset import block_of, dataset_from_run, dataset_from_runs, measured
 from ptycho_bluesky.catalog._embedded import stop_server
 from ptycho_bluesky.catalog._export import export_run
 from ptycho_bluesky.catalog._frames import TiledFrames, frames
@@ -56,6 +56,7 @@ __all__ = [
     "content_hash",
     "continued",
     "dataset_from_run",
+    "dataset_from_runs",
     "export_run",
     "fetch_model",
     "find_models",

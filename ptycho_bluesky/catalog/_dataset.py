@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ from ptycho_bluesky.experiment import POSITION_UNITS_M, PtychoDataset, Ptychogra
 from ptycho_bluesky.formats import FrameView, JoinedFrames
 from ptycho_bluesky.optics import probe_from_info
 
-__all__ = ["block_of", "dataset_from_run", "measured"]
+__all__ = ["block_of", "dataset_from_run", "dataset_from_runs", "measured"]
 
 
 def _view(block: PtychographyMetadata, stored: tuple[int, int]) -> FrameView:
@@ -177,6 +177,38 @@ def dataset_from_run(run: Any, mapping: Path | str | Mapping[str, Any] | None = 
         if end is not None:
             piece.count = max(0, min(piece.count, end - piece.first))
     return _joined(run, block, [piece for piece in pieces if piece.count] or pieces[:1]).validate()
+
+
+def dataset_from_runs(runs: Sequence[Any]) -> PtychoDataset:
+    """Return one dataset of several runs of one sample in one state: the tiles of a mosaic.
+
+    Parameters
+    ----------
+    runs:
+        Tiled clients, e.g. ``client["raw"].search(CampaignRuns(uid)).values()``; each with its ``position_offset_m``.
+
+    Raises
+    ------
+    DatasetError
+        When there is none, or they differ in geometry, orientation or frames; and as for :func:`dataset_from_run`.
+    """
+    members = sorted(runs, key=lambda run: float(run.metadata["start"].get("time", 0.0)))
+    if not members:
+        raise DatasetError("there is no run to make a dataset of; give at least one")
+    blocks = [block_of(run) for run in members]
+    first, faults = blocks[0], []
+    for run, block in zip(members, blocks, strict=True):
+        uid = str(run.metadata["start"]["uid"])[:8]
+        faults += [f"run {uid}: {fault}" for fault in block.missing()]
+        for name in ("geometry", "orientation", "position_unit", "zero_frequency", "mask_uri", "rotation_deg"):
+            if getattr(block, name) != getattr(first, name):
+                faults.append(f"run {uid} has {name} {getattr(block, name)}, the first {getattr(first, name)}")
+    if faults:
+        raise DatasetError(report("runs that do not join", faults))
+    pieces = [_piece(run, block) for run, block in zip(members, blocks, strict=True)]
+    dataset = _joined(members[0], first, [piece for piece in pieces if piece.count] or pieces[:1])
+    uids = [str(run.metadata["start"]["uid"]) for run in members]
+    return replace(dataset, source={**dataset.source, "raw_uids": uids}).validate()
 
 
 def block_of(run: Any, mapping: Path | str | Mapping[str, Any] | None = None) -> PtychographyMetadata:
