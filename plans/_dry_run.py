@@ -15,6 +15,7 @@ from bluesky.utils import Msg
 from ptycho_bluesky.errors import PlanError
 from ptycho_bluesky.experiment import POSITION_UNITS_M, FlyPath, PtychographyMetadata
 from ptycho_bluesky.plans._checks import NotAsked
+from ptycho_bluesky.plans._start import LISTENING
 
 __all__ = ["DryRun", "DryScan", "dry_run"]
 
@@ -43,11 +44,13 @@ class DryRun:
         The runs in their order.
     messages:
         Number of messages of the plan.
+    told:
+        What the plan would have told: its cost, and its scans one by one.
     """
 
     def __init__(self) -> None:
         self.scans: list[DryScan] = []
-        self.messages = 0
+        self.messages, self.told = 0, list[str]()
         self._moves: list[tuple[str, Any]] = []
         self._at: dict[str, float] = {}
         self._path: FlyPath | None = None
@@ -194,16 +197,19 @@ def dry_run(plan: Generator[Msg, Any, Any], save: Path | str | None = None) -> D
     """
     walked, answer = DryRun(), None
     asked: NotAsked | None = None
-    while True:
-        try:
+    token = LISTENING.set(walked.told)
+    try:
+        while True:
             msg = plan.throw(asked) if asked is not None else plan.send(answer)
-        except StopIteration:
-            break
-        answer, asked = None, None
-        try:
-            answer = walked.answer(msg)
-        except NotAsked as error:
-            asked = error
+            answer, asked = None, None
+            try:
+                answer = walked.answer(msg)
+            except NotAsked as error:
+                asked = error
+    except StopIteration:
+        pass
+    finally:
+        LISTENING.reset(token)
     if save is not None:
         walked.save(save)
     return walked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,10 @@ from ptycho_bluesky.plans._checks import Found, flyer_faults, scan_faults
 from ptycho_bluesky.plans._estimate import ScanEstimate, info_of, told
 from ptycho_bluesky.plans._limits import limit_faults
 
-__all__ = ["Scan", "checked", "faults_of", "start_of", "tell"]
+__all__ = ["LISTENING", "Scan", "checked", "faults_of", "start_of", "tell"]
+
+LISTENING: ContextVar[list[str] | None] = ContextVar("LISTENING", default=None)
+"""Where a dry run keeps what a plan tells."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,11 @@ class Scan:
 
 def tell(text: str) -> None:
     """Say what is about to happen where the user sees it; standard output is left to results."""
-    sys.stderr.write(f"{text}\n")
+    heard = LISTENING.get()
+    if heard is None:
+        sys.stderr.write(f"{text}\n")
+    else:
+        heard.append(text)
 
 
 def faults_of(scan: Scan) -> Generator[Any, Any, tuple[list[str], ScanEstimate]]:

@@ -35,7 +35,7 @@ def test_steps_and_flights_are_walked_through(b, untouched):
     assert repr(flown) == f"<DryRun of 1 runs, 36 frames, {flown.messages} messages>"
 
 
-def test_campaigns_tell_their_other_axes(b, untouched):
+def test_campaigns_tell_their_other_axes(b, untouched, capsys):
     tomo = dry_run(
         ptycho_tomo(
             [b.detector], b.stage.y, b.stage.x, b.stage.rotation, PATTERN, angles_deg=[0, 45], metadata=b.metadata
@@ -43,6 +43,8 @@ def test_campaigns_tell_their_other_axes(b, untouched):
     )
     assert len(tomo.scans) == 2 and len(tomo) == 2 * len(PATTERN)
     assert tomo.scans[1].moves[-1] == ("stage_rotation", 45.0)
+    assert tomo.told[0].startswith("ptycho_tomo: 2 scans") and tomo.told[2] == "ptycho_tomo: 2 of 2, rotation_deg = 45"
+    assert capsys.readouterr().err == ""
 
 
 def test_the_picture_shows_the_way_and_what_is_seen(b, untouched, tmp_path):

@@ -59,8 +59,13 @@ def test_a_limit_that_cannot_be_checked_refuses(b, block, engine):
             engine(scan(b, block.model_copy(update=change), limits=limits))
 
 
-def test_limits_of_the_settings_hold_where_none_are_given(b, block, engine, monkeypatch):
-    monkeypatch.setenv("PTYCHO_BLUESKY_LIMITS", json.dumps({"max_seconds": 1}))
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_limits_of_the_settings_hold_where_none_are_given(b, block, engine, monkeypatch, tmp_path, where):
+    if where == "file":
+        (tmp_path / "settings.toml").write_text("[limits]\nmax_seconds = 1\n")
+        monkeypatch.setenv("PTYCHO_BLUESKY_CONFIG", str(tmp_path / "settings.toml"))
+    else:
+        monkeypatch.setenv("PTYCHO_BLUESKY_LIMITS", json.dumps({"max_seconds": 1}))
     settings.cache_clear()
     try:
         with pytest.raises(PlanError, match=r"limits.max_seconds allows 1 s"):
