@@ -37,7 +37,7 @@ LOCK_S = 10.0
 def _row(job: JobFolder, status: JobStatus) -> tuple[Any, ...]:
     spec = job.spec()
     registered = None if status.registered is None else int(status.registered)
-    known = (job.job_id, spec.raw_uid, spec.device, spec.priority)
+    known = (job.job_id, spec.raw_uid, spec.resource, spec.priority)
     return (*known, status.state, status.created, status.updated, registered)
 
 
@@ -199,10 +199,10 @@ class Ledger:
         chosen = [s for s in statuses if state is None or s.state == state]
         return sorted(chosen, key=lambda s: s.created, reverse=True)
 
-    def queue(self, device: str) -> list[str]:
-        """Return the ids of the jobs that wait for `device`, the next one first; dead ones leave the queue here."""
+    def queue(self, resource: str) -> list[str]:
+        """Return the ids of the jobs that wait for a resource, the next one first; dead ones leave the queue here."""
         order = "SELECT job_id FROM jobs WHERE state = 'queued' AND device = ? ORDER BY priority DESC, created, job_id"
-        return [job_id for (job_id,) in self._run(order, (device,)) if self.status(job_id).state == "queued"]
+        return [job_id for (job_id,) in self._run(order, (resource,)) if self.status(job_id).state == "queued"]
 
     def pending(self) -> list[JobFolder]:
         """Return the finished jobs whose result is not in Tiled yet."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_bluesky.dispatch._sources import dataset_of
+from ptycho_bluesky.dispatch._sparing import less_for_engine, sparing
 from ptycho_bluesky.dispatch._spec import JobSpec, ReconstructionSource
 from ptycho_bluesky.errors import DispatchError
 from ptycho_bluesky.experiment import Reconstruction
@@ -31,17 +32,20 @@ def _reconstruct(
     dataset = dataset_of(spec.source, should_stop)
     if dataset is None or should_stop():
         return None
-    options = spec.options or None
     logger.info("%d frames of %s", len(dataset), dataset.name)
-    result = reconstruct(
-        dataset,
-        spec.engine,
-        options,
-        device=spec.device,
-        should_stop=should_stop,
-        on_state=on_state,
-        max_seconds=spec.max_seconds,
-    )
+
+    def run(options: dict[str, Any]) -> Reconstruction:
+        return reconstruct(
+            dataset,
+            spec.engine,
+            options or None,
+            device=spec.device,
+            should_stop=should_stop,
+            on_state=on_state,
+            max_seconds=spec.max_seconds,
+        )
+
+    result = sparing(run, dict(spec.options), lambda options: less_for_engine(spec.engine, options))
     provenance = {**result.provenance, "raw_uid": spec.raw_uid, "job_id": spec.job_id, "source": dataset.source}
     return replace(result, provenance=provenance)
 

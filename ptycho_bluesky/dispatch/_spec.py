@@ -169,6 +169,11 @@ class JobSpec(BaseModel):
         return self
 
     @property
+    def resource(self) -> str:
+        """What a job occupies: ``"cpu"``, or one GPU, which ``"cuda"`` and ``"cuda:0"`` both name."""
+        return "cuda:0" if self.device == "cuda" else self.device
+
+    @property
     def job_id(self) -> str:
         """Identity: equal specs of one run are one job, however often they are submitted."""
         unset = {name for name in ("then", "limit_s") if getattr(self, name) is None}  # newer than layout 1

@@ -19,6 +19,7 @@ from ptycho_bluesky.catalog import GateVerdict, ModelLibrary
 from ptycho_bluesky.dispatch._entry import PROBE, RECORD
 from ptycho_bluesky.dispatch._folder import atomic_write
 from ptycho_bluesky.dispatch._sources import Lesson, lesson_of
+from ptycho_bluesky.dispatch._sparing import less_for_training, sparing
 from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._training_spec import TrainingOrder
 from ptycho_bluesky.dispatch.models import as_verdict, model_in_service, model_record
@@ -42,6 +43,8 @@ from ptycho_bluesky.inference._model import SHIPPED
 __all__ = ["train_model"]
 
 logger = logging.getLogger(__name__)
+
+OPTIONS = "options.json"
 
 Index = npt.NDArray[np.intp]
 
@@ -71,7 +74,7 @@ def _options(
     order: TrainingOrder, spec: JobSpec, folder: Path, start: Path | None, conditions: Conditions
 ) -> TrainingOptions:
     """Return how to train; what a first attempt has chosen is kept, as its checkpoint fits nothing else."""
-    kept = folder / "options.json"
+    kept = folder / OPTIONS
     if kept.exists():
         return TrainingOptions.model_validate_json(kept.read_bytes())
     chosen: dict[str, Any] = {}
@@ -153,17 +156,29 @@ def train_model(
     pairs, held = _pairs(lesson, order)
     limit = spec.max_seconds or math.inf
     made = folder / "trained.safetensors"
-    model = train(
-        made,
-        options,
-        None if order.size is None else ProbeViTSizes.of(order.size),
-        conditions=conditions,
-        pairs=pairs,
-        start_from=start,
-        checkpoint=folder / "checkpoint.pt",
-        on_state=on_state,
-        should_stop=lambda: should_stop() or time.monotonic() - begun > limit,
-    )
+    checkpoint = folder / "checkpoint.pt"
+
+    def run(chosen: dict[str, Any]) -> ProbeViTModel:
+        return train(
+            made,
+            TrainingOptions.model_validate(chosen),
+            None if order.size is None else ProbeViTSizes.of(order.size),
+            conditions=conditions,
+            pairs=pairs,
+            start_from=start,
+            checkpoint=checkpoint,
+            on_state=on_state,
+            should_stop=lambda: should_stop() or time.monotonic() - begun > limit,
+        )
+
+    def less(chosen: dict[str, Any]) -> dict[str, Any] | None:
+        smaller = less_for_training(chosen)
+        if smaller is not None:
+            checkpoint.unlink(missing_ok=True)  # of a training with other batches
+            atomic_write(folder / OPTIONS, TrainingOptions.model_validate(smaller).model_dump_json())
+        return smaller
+
+    model = sparing(run, options.model_dump(), less)
     if not model.notes["steps"]:
         return None
     verdict = _tried(made, lesson, held)
@@ -180,7 +195,7 @@ def train_model(
     )
     np.save(folder / PROBE, lesson.probe)
     atomic_write(folder / RECORD, record.model_dump_json(indent=1))
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -20,12 +19,13 @@ from ptycho_bluesky._locks import file_lock, release
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._entry import enter_model
 from ptycho_bluesky.dispatch._executor import LocalExecutor
+from ptycho_bluesky.dispatch._faults import fault_kind
 from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._pending import register_pending, register_with_patience
 from ptycho_bluesky.dispatch._status import FINAL
 from ptycho_bluesky.dispatch._turn import wait_for_turn
-from ptycho_bluesky.errors import CatalogError, FormatError, PtychoError
+from ptycho_bluesky.errors import PtychoError
 
 __all__ = ["main"]
 
@@ -39,8 +39,6 @@ PARTIAL_S = 10.0
 
 OVERDUE_S = 30.0
 """Time that a job has to end with what it has, after its limit, before the watchdog kills it."""
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Runner:
@@ -107,7 +105,7 @@ class _Runner:
         """Return the exit status: 0 done or cancelled, 1 failed."""
         spec = self.job.spec()
         self.job.keep_reserve()
-        slot = wait_for_turn(self.ledger, self.job.job_id, spec.device, self.slots, self.given_up)
+        slot = wait_for_turn(self.ledger, self.job.job_id, spec.resource, self.slots, self.given_up)
         watchdog = self.watch(spec.limit_s) if spec.limit_s is not None and slot is not None else None
         try:
             if slot is not None and not self.job.result_file.exists():
@@ -186,21 +184,6 @@ def _figures(state: Any) -> tuple[int, int, dict[str, Any]]:
     return done, total, {**news, "seconds": seconds, "seconds_left": left}
 
 
-def _kind(error: BaseException) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in FULL_DISK:
-            return "disk"
-        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
-            return "memory"
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, FormatError) and any(os.strerror(number) in str(error) for number in FULL_DISK):
-        return "disk"
-    if isinstance(error, CatalogError):
-        return "catalog"
-    return "user" if isinstance(error, PtychoError) else "internal"
-
-
 def main(folder: Path, slots: int) -> int:
     """Run the job in `folder`; 0 done or cancelled, 1 failed, 3 where another runner has it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -215,10 +198,10 @@ def main(folder: Path, slots: int) -> int:
         try:
             return runner.run()
         except PtychoError as error:
-            return runner.failed(_kind(error), str(error))
+            return runner.failed(fault_kind(error), str(error))
         except Exception as error:  # whatever it is, the job must not hang between states
             logger.exception("job %s failed", job.job_id)
-            return runner.failed(_kind(error), f"{type(error).__name__}: {error}; see the log {job.log_file}")
+            return runner.failed(fault_kind(error), f"{type(error).__name__}: {error}; see the log {job.log_file}")
         finally:
             runner.ended.set()
             job.drop_reserve()

@@ -76,3 +76,9 @@ def test_the_runner_knows_the_recipes_that_a_spec_may_name() -> None:
     from ptycho_bluesky.dispatch._recipes import FUNCTIONS
 
     assert tuple(FUNCTIONS) == RECIPES
+
+
+def test_one_gpu_is_one_resource_whatever_it_is_called(make_spec: Callable[..., JobSpec]) -> None:
+    assert [make_spec(device=d).resource for d in ("cpu", "cuda", "cuda:0", "cuda:1")] == [
+        "cpu", "cuda:0", "cuda:0", "cuda:1",
+    ]  # fmt: skip
