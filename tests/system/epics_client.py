@@ -179,9 +179,42 @@ def same(folder: Path) -> dict[str, Any]:
             got = scan(stage, detector, metadata)
             np.savez(folder / f"{kind}.npz", frames=got.pop("frames"), positions=got.pop("positions"))
             result[kind] = got
+            if kind == "pva":
+                result["flown"] = flown(detector)
         result["page"] = page(folder)
         result["exit"] = server.stop()
     return result
+
+
+def flown(detector: Any) -> dict[str, int]:
+    """Frames of triggers that come from outside, as a flyer gives them: counts of documents and of frames told."""
+    import bluesky.plan_stubs as bps
+    import bluesky.preprocessors as bpp
+    from ophyd_async.core import DetectorTrigger, TriggerInfo
+
+    counts: dict[str, int] = {"frames": 0}
+
+    def count(name: str, doc: dict[str, Any]) -> None:
+        counts[name] = counts.get(name, 0) + 1
+        if name == "stream_datum":
+            counts["frames"] += doc["indices"]["stop"] - doc["indices"]["start"]
+
+    @bpp.stage_decorator([detector])
+    @bpp.run_decorator(md={})
+    def plan() -> Any:
+        yield from bps.prepare(
+            detector, TriggerInfo(number_of_events=5, trigger=DetectorTrigger.EXTERNAL_EDGE), wait=True
+        )
+        yield from bps.declare_stream(detector, name="primary", collect=True)
+        yield from bps.kickoff(detector, wait=True)
+        for number in range(5):
+            put("SIM:cam1:Trigger", number)
+        yield from bps.collect_while_completing([detector], [detector], 0.1, "primary")
+
+    token = scan.engine.subscribe(count)  # type: ignore[attr-defined]
+    scan.engine(plan())  # type: ignore[attr-defined]
+    scan.engine.unsubscribe(token)  # type: ignore[attr-defined]
+    return counts
 
 
 def faults(folder: Path) -> dict[str, Any]:

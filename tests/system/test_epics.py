@@ -90,6 +90,10 @@ def test_the_same_plan_gives_the_same_dataset_whatever_the_devices(folder: Path,
             assert np.abs(got["positions"] - truth["positions"]).max() <= 0.51 * RESOLUTION_UM, kind
 
 
+def test_frames_of_triggers_from_outside_are_told_in_ranges(wire: dict[str, Any]) -> None:
+    assert wire["flown"]["frames"] == 5 and wire["flown"]["stream_resource"] == wire["flown"]["descriptor"] == 1
+
+
 def test_the_page_on_your_beamline_runs_as_it_stands(wire: dict[str, Any]) -> None:
     for name in ("page-classic", "page-asynchronous"):
         assert wire["page"][name]["event"] == wire["page"][name]["stream_datum"] == 9

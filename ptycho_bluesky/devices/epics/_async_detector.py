@@ -11,6 +11,7 @@ from typing import Any
 from ophyd_async.core import (
     DetectorTriggerLogic,
     SignalR,
+    SignalRW,
     StaticPathProvider,
     StreamableDataProvider,
     StrictEnum,
@@ -36,15 +37,6 @@ from ptycho_bluesky.errors import DeviceError
 __all__ = ["AsyncEpicsDetector", "AsyncEpicsEiger"]
 
 
-class EigerTrigger(StrictEnum):  # type: ignore[misc]
-    """Trigger modes of ADEiger's driver."""
-
-    INTERNAL_SERIES = "Internal Series"
-    INTERNAL_ENABLE = "Internal Enable"
-    EXTERNAL_SERIES = "External Series"
-    EXTERNAL_ENABLE = "External Enable"
-
-
 class EigerSource(StrictEnum):  # type: ignore[misc]
     """Where ADEiger's driver takes frames from."""
 
@@ -55,15 +47,44 @@ class EigerSource(StrictEnum):  # type: ignore[misc]
 
 @dataclass
 class _Trigger(DetectorTriggerLogic):  # type: ignore[misc]
-    """Internally timed exposures, as many as asked for."""
+    """Exposures timed by the detector, or begun by a trigger from outside, e.g. of a flyer."""
 
     driver: ADBaseIO
+    mode: SignalRW[str]
 
     async def prepare_internal(self, num: int, livetime: float, deadtime: float) -> None:
+        await self._choose("Internal")
         await prepare_exposures(self.driver, num, livetime, deadtime)
+
+    async def prepare_edge(self, num: int, livetime: float) -> None:
+        await self._choose("External")
+        await prepare_exposures(self.driver, num, livetime)
 
     async def default_trigger_info(self) -> TriggerInfo:
         return TriggerInfo()
+
+    async def _choose(self, mode: str) -> None:
+        """Set the driver's own mode, which begins so: each driver has other names."""
+        key = next(iter((await self.mode.describe()).values()))
+        fitting = [choice for choice in key.get("choices", []) if choice.startswith(mode)]
+        if not fitting:
+            raise DeviceError(f"{self.mode.source} has no mode that begins with {mode!r}: {key.get('choices')}")
+        await self.mode.set(fitting[0])
+
+
+@dataclass
+class _EigerTrigger(_Trigger):
+    """ADEiger counts series: as many triggers as frames, one frame each, or one trigger for all."""
+
+    triggers: SignalRW[int]
+
+    async def prepare_internal(self, num: int, livetime: float, deadtime: float) -> None:
+        await self.triggers.set(1)
+        await super().prepare_internal(num, livetime, deadtime)
+
+    async def prepare_edge(self, num: int, livetime: float) -> None:
+        await self.triggers.set(num)
+        await super().prepare_edge(1, livetime)
 
 
 class _Files(ADHDFDataLogic):  # type: ignore[misc]
@@ -72,6 +93,8 @@ class _Files(ADHDFDataLogic):  # type: ignore[misc]
 
 class AsyncEpicsDetector(Released, AreaDetector[ADBaseIO]):  # type: ignore[misc]
     """Any areaDetector with an HDF5 plugin; its frames are the data key ``detector_image``, in the plugin's file.
+
+    It is stepped, and flown with triggers from outside (``prepare`` with EXTERNAL_EDGE).
 
     Parameters
     ----------
@@ -86,6 +109,7 @@ class AsyncEpicsDetector(Released, AreaDetector[ADBaseIO]):  # type: ignore[misc
     def __init__(self, prefix: str, *, folder: Path | str, answer_s: float = ANSWER_S, name: str = "detector") -> None:
         need_protocol(prefix)
         self._answer_s = answer_s
+        self.trigger_mode = epics_signal_rw_rbv(str, prefix + "cam1:TriggerMode")
         files = StaticPathProvider(_unique, Path(folder))
         driver = self._driver(prefix + "cam1:")
 
@@ -98,7 +122,7 @@ class AsyncEpicsDetector(Released, AreaDetector[ADBaseIO]):  # type: ignore[misc
             prefix,
             writer,
             acquire_logic=ADAcquireLogic(driver),
-            trigger_logic=_Trigger(driver),
+            trigger_logic=self._triggers(driver),
             config_sigs=[driver.manufacturer, driver.model, *self._settings()],
             name=name,
         )
@@ -109,6 +133,9 @@ class AsyncEpicsDetector(Released, AreaDetector[ADBaseIO]):  # type: ignore[misc
 
     def _driver(self, prefix: str) -> ADBaseIO:
         return ADBaseIO(prefix)
+
+    def _triggers(self, driver: ADBaseIO) -> DetectorTriggerLogic:
+        return _Trigger(driver, self.trigger_mode)
 
     def _settings(self) -> list[SignalR[float]]:
         return []
@@ -129,16 +156,18 @@ class AsyncEpicsDetector(Released, AreaDetector[ADBaseIO]):  # type: ignore[misc
 
 
 class AsyncEpicsEiger(AsyncEpicsDetector):
-    """An Eiger by ADEiger: internal series, frames by its stream to the HDF5 plugin."""
+    """An Eiger by ADEiger: internal or external series, frames by its stream to the HDF5 plugin."""
 
     def _driver(self, prefix: str) -> ADBaseIO:
-        self.trigger_mode = epics_signal_rw_rbv(EigerTrigger, prefix + "TriggerMode")
         self.data_source = epics_signal_rw_rbv(EigerSource, prefix + "DataSource")
         self.num_triggers = epics_signal_rw_rbv(int, prefix + "NumTriggers")
         self.photon_energy = epics_signal_rw_rbv(float, prefix + "PhotonEnergy")
         self.threshold_energy = epics_signal_rw_rbv(float, prefix + "ThresholdEnergy")
         self.count_cutoff = epics_signal_r(int, prefix + "CountCutoff_RBV")
         return ADBaseIO(prefix)
+
+    def _triggers(self, driver: ADBaseIO) -> DetectorTriggerLogic:
+        return _EigerTrigger(driver, self.trigger_mode, self.num_triggers)
 
     def _settings(self) -> list[SignalR[float]]:
         return [self.photon_energy, self.threshold_energy]

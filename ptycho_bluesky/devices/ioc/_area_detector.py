@@ -20,6 +20,15 @@ STATES = (
     "Aborted",
 )  # fmt: skip
 
+TRIGGERS = {
+    "generic": ("Internal", "External"),
+    "eiger": ("Internal Series", "Internal Enable", "External Series", "External Enable"),
+}
+"""Trigger modes by kind of driver."""
+
+EXTERNAL = {"generic": (1,), "eiger": (2, 3)}
+"""Those of them in which each frame waits for a trigger."""
+
 READOUT_S = 0.005
 """That a driver is busy after the last frame, however short the exposure."""
 
@@ -30,7 +39,8 @@ HANG_CHECK_S = 0.05
 class AreaDetector:
     """``cam1:`` (ADBase), ``HDF1:`` (NDFileHDF5) and ``Pva1:Image`` (NTNDArray).
 
-    A put to Acquire ends when all frames are taken and written. Each frame is exposed where the stage is then.
+    A put to Acquire ends when all frames are taken and written. Each frame is exposed where the stage is then; in an
+    external trigger mode for each put to ``cam1:Trigger``, which stands for the trigger's cable.
 
     Parameters
     ----------
@@ -47,6 +57,7 @@ class AreaDetector:
         self.hangs = False
         """True: the next acquisition takes no frame and never ends, until it is told to stop."""
         self._task: asyncio.Task[None] | None = None
+        self._edges = asyncio.Queue[int]()
         frame = detector.image.get()
         cam = "cam1:"
         array_records(records, cam, "CAM", frame)
@@ -55,7 +66,8 @@ class AreaDetector:
         records.pair(cam + "AcquirePeriod", exposure, units="s", precision=6)
         records.pair(cam + "NumImages", 1)
         records.pair(cam + "ImageMode", 0, choices=("Single", "Multiple", "Continuous"))
-        records.pair(cam + "TriggerMode", 0, choices=_triggers(kind))
+        records.pair(cam + "TriggerMode", 0, choices=TRIGGERS[kind])
+        records.add(cam + "Trigger", 0, on_put=self._set_trigger)
         records.read_only(cam + "DetectorState_RBV", 0, choices=STATES)
         records.pair(cam + "Acquire", False, choices=("Done", "Acquire"), on_put=self._set_acquire)
         records.add(cam + "WaitForPlugins", False, choices=("No", "Yes"))
@@ -96,6 +108,9 @@ class AreaDetector:
             signal.put(value)
         self._post("AcquireTime", value)
 
+    async def _set_trigger(self, value: int) -> None:
+        self._edges.put_nowait(value)
+
     async def _set_acquire(self, value: int) -> None:
         if not value:
             if self._task is not None:
@@ -120,7 +135,13 @@ class AreaDetector:
     async def _acquire(self) -> None:
         mode, taken = self._get("ImageMode"), 0
         wanted = 1 if mode == 0 else self._get("NumImages") if mode == 1 else None
+        if wanted is not None and self._kind == "eiger":
+            wanted *= self._get("NumTriggers")
+        external = self._get("TriggerMode") in EXTERNAL[self._kind]
+        self._edges = asyncio.Queue()
         while wanted is None or taken < wanted:
+            if external:
+                await self._edges.get()
             while self.hangs:
                 await asyncio.sleep(HANG_CHECK_S)
             await self._take()
@@ -162,9 +183,3 @@ class _Fixed:
 
     def get(self) -> float:
         return self._value
-
-
-def _triggers(kind: str) -> tuple[str, ...]:
-    if kind == "eiger":
-        return ("Internal Series", "Internal Enable", "External Series", "External Enable")
-    return ("Internal", "External")
