@@ -12,12 +12,12 @@ from ptycho_bluesky.errors import PlanError, report
 from ptycho_bluesky.experiment import BeamInfo, EstimateInfo, PtychographyMetadata, ScanPattern
 from ptycho_bluesky.plans._arguments import metadata_from, overlap_of, pattern_from
 
-__all__ = ["ScanEstimate", "estimate_scan", "info_of", "sum_of", "told"]
+__all__ = ["TURN_S", "ScanEstimate", "estimate_scan", "info_of", "sum_of", "told"]
 
 KEV_J = 1.602176634e-16
 
 TURN_S = 0.2
-"""Run-up and turn-round of a fly line, where the flyer does not say."""
+"""Run-up and turn-round of a fly line, where the flyer has no attribute ``turn_s`` that says better; seconds."""
 
 
 @dataclass(frozen=True)

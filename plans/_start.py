@@ -13,7 +13,7 @@ from ptycho_bluesky.errors import PlanError, report
 from ptycho_bluesky.experiment import FlyPath, PatternInfo, PtychographyMetadata, ScanPattern
 from ptycho_bluesky.plans._arguments import device_positions, overlap_of, recipe_of
 from ptycho_bluesky.plans._checks import Found, flyer_faults, scan_faults
-from ptycho_bluesky.plans._estimate import ScanEstimate, info_of, told
+from ptycho_bluesky.plans._estimate import TURN_S, ScanEstimate, info_of, told
 from ptycho_bluesky.plans._limits import limit_faults
 
 __all__ = ["LISTENING", "Scan", "checked", "faults_of", "start_of", "tell"]
@@ -77,6 +77,7 @@ def faults_of(scan: Scan) -> Generator[Any, Any, tuple[list[str], ScanEstimate]]
         frame_shape=found.frame_shape,
         bytes_per_pixel=found.bytes_per_pixel,
         velocity=found.velocity,
+        turn_s=getattr(scan.flyer, "turn_s", TURN_S),
     )
     return found.faults + limit_faults(estimate, scan.limits), estimate
 

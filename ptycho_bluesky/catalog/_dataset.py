@@ -171,7 +171,9 @@ def dataset_from_run(run: Any, mapping: Path | str | Mapping[str, Any] | None = 
     if faults := block.missing():
         raise DatasetError(report(f"'ptychography' block of run {uid[:8]}", faults))
     family = continued(run) if mapping is None else [run]
-    pieces = [_piece(member, block if member is run else block_of(member)) for member in family]
+    blocks = [(member, block if member is run else block_of(member)) for member in family]
+    begun = [(member, own) for member, own in blocks if own.frames_stream in member] or [(run, block)]
+    pieces = [_piece(member, own) for member, own in begun]
     ends = [*(piece.first for piece in pieces[1:]), None]
     for piece, end in zip(pieces, ends, strict=True):
         if end is not None:
