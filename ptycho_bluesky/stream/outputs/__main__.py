@@ -8,6 +8,7 @@ from ptycho_bluesky.stream.outputs import serve
 
 if __name__ == "__main__":
     os.nice(10)
+    os.environ.setdefault("TILED_RETRY_ATTEMPTS", "2")  # a server that is away is tried again with the next image
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     serve(sys.argv[1], sys.argv[2:], sys.stdin.buffer.read)
     logging.shutdown()
