@@ -18,7 +18,7 @@ from ptycho_bluesky.plans._checks import axis_faults
 from ptycho_bluesky.plans._estimate import ScanEstimate, sum_of
 from ptycho_bluesky.plans._fly import flying, run_flights
 from ptycho_bluesky.plans._limits import limit_faults, limits_from
-from ptycho_bluesky.plans._scan import run_steps
+from ptycho_bluesky.plans._scan import MIN_OVERLAP, run_steps
 from ptycho_bluesky.plans._start import Scan, faults_of, tell
 
 __all__ = ["Campaign", "Step"]
@@ -44,21 +44,26 @@ class Step:
 
 @dataclass(frozen=True)
 class Campaign:
-    """What all campaigns are given alike; see :func:`ptycho_tomo` for the meaning of each."""
+    """What all campaigns are given alike; see :func:`ptycho_tomo` for what is not said here.
+
+    ``campaign.run(steps)`` is a plan: it checks all steps and then measures them, one run each.
+    """
 
     plan_name: str
+    """Of the runs."""
     axis: str
+    """What the campaign goes along, e.g. ``"rotation_deg"``."""
     detectors: Sequence[Any]
     y: Any
     x: Any
     metadata: PtychographyMetadata | Mapping[str, Any]
-    flyer: Any
-    exposure_s: float | None
-    period_s: float | None
-    md: dict[str, Any] | None
-    min_overlap: float | None
-    limits: ScanLimits | dict[str, Any] | None
-    first_index: int
+    flyer: Any = None
+    exposure_s: float | None = None
+    period_s: float | None = None
+    md: dict[str, Any] | None = None
+    min_overlap: float | None = MIN_OVERLAP
+    limits: ScanLimits | dict[str, Any] | None = None
+    first_index: int = 0
     same_place: bool = True
     """Whether the scans are of the same place, so that their dose adds up."""
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
