@@ -1,7 +1,9 @@
+import threading
 import time
 
 import numpy as np
 import pytest
+from bluesky.utils import RunEngineInterrupted
 
 from ptycho_bluesky.devices import SimulatedAxis
 from ptycho_bluesky.errors import PlanError
@@ -200,3 +202,23 @@ def test_a_mosaic_by_coarse_axes(b, engine, recorded, axis):
     ):
         with pytest.raises(PlanError, match=text):
             engine(ptycho_mosaic(*scanned(b), tile, **options | change))
+
+
+@pytest.mark.parametrize("where", ["stop", "start", "event"])
+@pytest.mark.parametrize("fly", [False, True])
+def test_a_campaign_may_be_paused_anywhere(b, engine, recorded, where, fly):
+    seen = []
+
+    def pause(_, doc):
+        seen.append(doc)
+        if len(seen) == 1:
+            threading.Thread(target=engine.request_pause).start()
+            time.sleep(0.05)
+
+    engine.subscribe(pause, "stream_datum" if fly and where == "event" else where)
+    flyer = {"flyer": b.flyer, "exposure_s": 0.001} if fly else {}
+    with pytest.raises(RunEngineInterrupted):
+        engine(ptycho_tomo(*scanned(b), b.stage.rotation, SMALL, angles_deg=[0, 60, 120], metadata=b.metadata, **flyer))
+    engine.resume()
+    assert [block["rotation_deg"] for block in recorded.blocks] == [0, 60, 120]
+    assert [stop["num_events"] for stop in recorded.of("stop")] == [{"primary": 6}] * 3
