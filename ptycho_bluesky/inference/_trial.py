@@ -40,7 +40,7 @@ class TrialOptions(BaseModel):
     ssim_loss: float = Field(default=0.02, ge=0, le=1)
     """Structural similarity that it may lose."""
 
-    misfit_growth: float = Field(default=1.05, ge=1, le=10)
+    misfit_growth: float = Field(default=1.1, ge=1, le=10)
     """Factor by which its residual through the probe may be larger."""
 
     slowest: float = Field(default=2.0, ge=1, le=100)

@@ -88,7 +88,7 @@ def test_each_thing_that_is_looked_at_can_fail_a_candidate():  # type: ignore[no
         (Scores(0.9, 0.5, 0.2, (1.0, 0.8)), [0]),  # no better in one half
         (Scores(0.805, 0.5, 0.2, (0.805, 0.805)), [0]),
         (Scores(0.9, 0.47, 0.2, (0.9, 0.9)), [1]),
-        (Scores(0.9, 0.5, 0.22, (0.9, 0.9)), [2]),
+        (Scores(0.9, 0.5, 0.23, (0.9, 0.9)), [2]),
         (Scores(float("nan"), 0.5, 0.2, (0.9, 0.9)), [0]),
     ]:
         assert [k for k, (passed, _) in enumerate(_findings(new, old, TrialOptions())) if not passed] == failed
