@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import KDTree
 
 from ptycho_bluesky.devices import _control_layer  # noqa: F401, before ophyd: it decides on ophyd's control layer
 
@@ -93,6 +94,7 @@ class ReplayDetector(FrameDetector):
     ) -> None:
         self.dataset, self.stage_device = dataset.validate(), stage
         self._positions = dataset.positions
+        self._tree = KDTree(self._positions)
         self._length = unit_of(dataset)[1]
         step = from_positions(self._positions).step_m() or pixel_of(dataset)
         self._tolerance = step / 2 if tolerance is None else tolerance
@@ -124,17 +126,17 @@ class ReplayDetector(FrameDetector):
     def _nearest(self, place: npt.NDArray[np.float64]) -> int:
         """Return the frame recorded nearest to `place` (y, x), in the stage's unit, the next in turn of several."""
         here = place * self._length
-        distance = np.hypot(*(self._positions - here).T)
-        nearest = float(distance.min())
+        distance, index = self._tree.query(here)
+        nearest = float(distance)
         if nearest > self._tolerance:
-            there = self._positions[int(distance.argmin())] / self._length
+            there = self._positions[int(index)] / self._length
             (y, x), unit = here / self._length, self.stage_device.y.egu
             raise DeviceError(
                 f"{self.name}: no frame was recorded at ({y:.5g}, {x:.5g}) {unit}; the nearest is at ({there[0]:.5g}, "
                 f"{there[1]:.5g}), {nearest / self._length:.3g} {unit} away, allowed are "
                 f"{self._tolerance / self._length:.3g}: scan the recorded positions, or give a larger tolerance"
             )
-        same = np.flatnonzero(distance <= nearest + 1e-6 * self._tolerance)
+        same = sorted(self._tree.query_ball_point(here, nearest + 1e-6 * self._tolerance)) or [int(index)]
         turn = self._served[int(same[0])]
         self._served[int(same[0])] += 1
         return int(same[turn % len(same)])
