@@ -22,8 +22,10 @@ class Places(NamedTuple):
 
     rows: npt.NDArray[np.int64]
     """(H,) row of the result that each row is added to; -1: none."""
-    columns: npt.NDArray[np.int64]
-    """(W,) likewise."""
+    sources: npt.NDArray[np.int64]
+    """Columns that go somewhere, in an order in which neighbours go to different places."""
+    targets: npt.NDArray[np.int64]
+    """Where each of them goes."""
     transposed: bool
     """Rows of the detector are columns of the house's frames: the result must be transposed."""
     size: int
@@ -59,7 +61,11 @@ def places_for(
         inside = (place < binned) & (place >= first) & (place < first + wanted)
         tables.append(np.where(inside, place - first, -1))
     rows, columns = tables[::-1] if transpose else tables
-    return Places(rows, columns, transpose, wanted)
+    found = np.flatnonzero(columns >= 0)
+    found = found[np.argsort(columns[found], kind="stable")]
+    turn = np.arange(len(found)) - np.searchsorted(columns[found], columns[found])  # first, second, ... of its place
+    sources = found[np.argsort(turn, kind="stable")]
+    return Places(rows, sources, columns[sources], transpose, wanted)
 
 
 _JIT: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
@@ -77,7 +83,7 @@ def _pass(raw, bad, top, limit, places, work, out):  # type: ignore[no-untyped-d
     for r in range(raw.shape[0]):
         if places.rows[r] != filled:
             if filled >= 0:
-                _fold(line, places.columns, out[filled])
+                _fold(line, places.sources, places.targets, out[filled])
             line[:], filled = 0, places.rows[r]
         for c in range(line.size):
             value = f32(0) if bad[r, c] or f32(raw[r, c]) == top else f32(raw[r, c])
@@ -86,15 +92,14 @@ def _pass(raw, bad, top, limit, places, work, out):  # type: ignore[no-untyped-d
             line[c] += value
             most[c] = max(most[c], value)
     if filled >= 0:
-        _fold(line, places.columns, out[filled])
+        _fold(line, places.sources, places.targets, out[filled])
     return over.sum(), most.max()
 
 
 @_JIT
-def _fold(line, columns, row):  # type: ignore[no-untyped-def]
-    for c in range(line.size):
-        if columns[c] >= 0:
-            row[columns[c]] += line[c]
+def _fold(line, sources, targets, row):  # type: ignore[no-untyped-def]
+    for k in range(sources.size):
+        row[targets[k]] += line[sources[k]]
 
 
 class Binner:

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 
 from ptycho_bluesky.errors import InferenceError
-from ptycho_bluesky.inference.backends._engines import Engine, Made
 from ptycho_bluesky.inference.backends._export import folder, written
-from ptycho_bluesky.inference.backends._protocol import BackendOptions, Images
+from ptycho_bluesky.inference.backends._protocol import BackendOptions, Engine, Images, Made
 
 __all__ = ["Choice", "Measured", "choose"]
 

@@ -1,4 +1,4 @@
-"""Whole networks on frames of their own size: layers in a backend, physics in compiled passes, threads side by side.
+"""Whole networks as one graph: ProbeViT with its physics in torch, and the PtychoNN family.
 
 An engine is given frames (B, N, N) float32 counts, the zero frequency in the centre, and returns :class:`Made`.
 """
@@ -6,8 +6,6 @@ An engine is given frames (B, N, N) float32 counts, the zero frequency in the ce
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,102 +14,14 @@ from torch import Tensor, nn
 
 from ptycho_bluesky.inference._ptychonn import PtychoNN
 from ptycho_bluesky.inference._vit import ProbeViT
-from ptycho_bluesky.inference.backends._layers import Refining, Transforming
 from ptycho_bluesky.inference.backends._open import open_backend
-from ptycho_bluesky.inference.backends._physics import ProbePhysics
-from ptycho_bluesky.inference.backends._protocol import BackendOptions, Images, Precision
+from ptycho_bluesky.inference.backends._protocol import BackendOptions, Images, Made
+from ptycho_bluesky.inference.backends._threads import Threads
 
-__all__ = ["Engine", "Made", "PlainEngine", "ProbeEngine", "WholeEngine"]
+__all__ = ["PlainEngine", "WholeEngine"]
 
-CHUNK = 4
-"""Frames at once for one thread: the activations of more leave the cache, and the rate falls."""
-
-_T = TypeVar("_T")
-
-
-class Made(NamedTuple):
-    """What an engine makes of a batch."""
-
-    phase: Images
-    """(B, N, N) radians; ProbeViT's are turned so that a patch's mean in the beam has phase 0."""
-    amplitude: Images | None
-    """(B, N, N), None from a network that gives phase alone."""
-    misfit: Images | None
-    """(B,) relative misfit of each patch, None where the probe is not known."""
-
-
-class Engine(Protocol):
-    """A network ready for one probe, in one runtime."""
-
-    name: str
-    """The runtime and the device."""
-
-    precision: Precision
-    """Numbers that the layers compute with."""
-
-    def __call__(self, frames: Images, /) -> Made:
-        """Return what the network makes of `frames` (B, N, N)."""
-        ...
-
-
-class _Threads:
-    """Parts of a batch at the same time; with one thread, one after the other."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._pool = ThreadPoolExecutor(count, "network", torch.set_num_threads, (1,)) if count > 1 else None
-
-    def over(self, work: Callable[[slice], _T], frames: int) -> list[_T]:
-        """Return what `work` makes of each part of `frames` frames, in order."""
-        size = max(1, min(CHUNK, -(-frames // self.count)))
-        parts = [slice(k, min(k + size, frames)) for k in range(0, frames, size)]
-        if self._pool is None or len(parts) < 2:
-            return [work(part) for part in parts]
-        return list(self._pool.map(work, parts))
-
-
-class ProbeEngine:
-    """ProbeViT with its layers in a backend and its physics in compiled passes.
-
-    Parameters
-    ----------
-    network:
-        On the CPU, ready to infer.
-    probe, good:
-        (modes, N, N) and (N, N) as the network is given them.
-    options:
-        Which backend.
-    example:
-        (K, N, N) frames, to measure deviations on and to calibrate int8 with.
-    """
-
-    def __init__(
-        self,
-        network: ProbeViT,
-        probe: npt.NDArray[np.complex64],
-        good: npt.NDArray[np.bool_],
-        options: BackendOptions,
-        example: Images,
-    ) -> None:
-        refine = Refining(network)
-        self._physics = ProbePhysics(network.sizes, probe, good, refine.factor)
-        self._threads = _Threads(options.threads)
-        shown, way = self._physics.prepare(example)
-        self._transformer = open_backend(Transforming(network), shown[:2], options, shown)
-        seen = self._physics.look_again(way, self._transformer(shown)[0])
-        self._convolutions = open_backend(refine, seen[:2], options, seen)
-        self.name, self.precision = self._transformer.name, self._transformer.precision
-
-    def __call__(self, frames: Images, /) -> Made:
-        """Return what the network makes of `frames` (B, N, N)."""
-        parts = self._threads.over(lambda part: self._part(frames[part]), len(frames))
-        phase, amplitude, misfit = (np.concatenate(made) for made in zip(*parts, strict=True))
-        return Made(phase, amplitude, misfit)
-
-    def _part(self, frames: Images) -> tuple[Images, Images, Images]:
-        tokens, way = self._physics.prepare(frames)
-        seen = self._physics.look_again(way, self._transformer(tokens)[0])
-        return self._physics.conclude(way, self._convolutions(seen)[0])
+Misfits = Callable[[Images, npt.NDArray[np.complex64]], Images]
+"""From frames (B, N, N) and patches (B, N, N) to misfits (B,)."""
 
 
 class WholeEngine:
@@ -129,7 +39,7 @@ class WholeEngine:
         self._backend = open_backend(_Whole(network, probe, good), example[:2, None], plain)
         self.name, self.precision = self._backend.name, self._backend.precision
         self._share = (np.abs(probe) ** 2).sum(axis=0)
-        self._threads = _Threads(1 if self.name == "torch-cuda" else options.threads)
+        self._threads = Threads(1 if self.name == "torch-cuda" else options.threads)
 
     def __call__(self, frames: Images, /) -> Made:
         """Return what the network makes of `frames` (B, N, N)."""
@@ -174,8 +84,8 @@ class PlainEngine:
         (K, N, N) frames to measure deviations on.
     calibration:
         (K, N, N) measured frames for int8, or None.
-    physics:
-        Of the probe, for misfits; None where it is not known.
+    misfits:
+        Of patches in the probe; None where it is not known.
     """
 
     def __init__(
@@ -185,9 +95,9 @@ class PlainEngine:
         options: BackendOptions,
         example: Images,
         calibration: Images | None,
-        physics: ProbePhysics | None,
+        misfits: Misfits | None,
     ) -> None:
-        self._good, self._physics, self._threads = good, physics, _Threads(options.threads)
+        self._good, self._misfits, self._threads = good, misfits, Threads(options.threads)
         measured = None if calibration is None else self._counts(calibration)
         self._backend = open_backend(_Heads(network), self._counts(example[:2]), options, measured)
         self.name, self.precision = self._backend.name, self._backend.precision
@@ -204,10 +114,10 @@ class PlainEngine:
     def _part(self, frames: Images) -> Made:
         made = self._backend(self._counts(frames))
         phase, amplitude = made[0][:, 0], made[1][:, 0] if len(made) > 1 else None
-        if self._physics is None:
+        if self._misfits is None:
             return Made(phase, amplitude, None)
         patches = np.exp(np.complex64(1j) * phase) * (np.float32(1) if amplitude is None else amplitude)
-        return Made(phase, amplitude, self._physics.misfits(frames, patches))
+        return Made(phase, amplitude, self._misfits(frames, patches))
 
 
 def _joined(parts: tuple[Images | None, ...]) -> Images | None:

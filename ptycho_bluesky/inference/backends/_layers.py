@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ptycho_bluesky.inference._vit import ProbeViT
-from ptycho_bluesky.transforms import LANES
 
 __all__ = ["Refining", "Transforming"]
+
+LANES = 16
+"""Images are filled up to a multiple of this: what the passes transpose at once."""
 
 
 class Transforming(nn.Module):

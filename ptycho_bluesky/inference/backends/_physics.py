@@ -10,10 +10,11 @@ import torch
 
 from ptycho_bluesky.inference._vit import CHANNELS, Beam, ProbeViTSizes
 from ptycho_bluesky.inference.backends import _passes as passes
+from ptycho_bluesky.inference.backends import _steps as steps
 from ptycho_bluesky.inference.backends._protocol import Images
 from ptycho_bluesky.transforms import LANES, can_transform, plan_for
 
-__all__ = ["ProbePhysics", "can_do", "example_frames"]
+__all__ = ["ProbePhysics", "can_do"]
 
 
 def can_do(size: int) -> bool:
@@ -32,22 +33,9 @@ class State(NamedTuple):
 class Seen(NamedTuple):
     """A batch on its way."""
 
-    room: passes.Room
+    room: steps.Room
     images: Images
     state: State
-
-
-def example_frames(probe: npt.NDArray[np.complex64], good: npt.NDArray[np.bool_], count: int = 32) -> Images:
-    """Return (count, N, N) frames of smooth random objects in a probe (modes, N, N), 1e4 to 1e6 counts each."""
-    rng, n = np.random.default_rng(0), probe.shape[-1]
-    q = np.hypot(*np.meshgrid(np.fft.fftfreq(n), np.fft.fftfreq(n)))
-    noise = np.fft.ifft2(np.fft.fft2(rng.normal(size=(count, n, n))) / (q + 1 / n) ** 1.5).real
-    thickness = noise / noise.std(axis=(1, 2), keepdims=True)
-    patches = np.exp(thickness * (1j * rng.uniform(0.1, 0.6, (count, 1, 1)) - 0.05))
-    waves = np.fft.fft2(probe * patches[:, None], norm="ortho")
-    intensity = np.fft.fftshift((np.abs(waves) ** 2).sum(axis=1), axes=(1, 2)) / (np.abs(probe) ** 2).sum()
-    counts = rng.poisson(intensity * 10 ** rng.uniform(4, 6, (count, 1, 1)))
-    return np.where(good, counts, 0).astype(np.float32)
 
 
 class ProbePhysics:
@@ -71,13 +59,13 @@ class ProbePhysics:
         self._sizes, self._factor, n = sizes, factor, probe.shape[-1]
         beam = Beam(torch.from_numpy(np.ascontiguousarray(probe))[None])
         wave = (beam.probe[0, 0] / torch.sqrt(beam.top[0])).numpy()
-        share = passes.strips_of(beam.share[0].numpy().astype(np.complex64))
+        share = steps.strips_of(beam.share[0].numpy().astype(np.complex64))
         plan = plan_for(n)
-        self.beam = passes.Beam(
+        self.beam = steps.Beam(
             plan=plan,
             rows=(plan.order + n // 2) % n,
-            probe=passes.strips_of(beam.probe[0].numpy()),
-            back=passes.strips_of(beam.back[0].numpy()),
+            probe=steps.strips_of(beam.probe[0].numpy()),
+            back=steps.strips_of(beam.back[0].numpy()),
             share=np.ascontiguousarray(share[:, :, 0]),
             light=beam.light[0].numpy(),
             wave=np.stack([wave.real, wave.imag]).astype(np.float32),
@@ -93,7 +81,7 @@ class ProbePhysics:
         tokens = np.empty((count, (n // patch) ** 2, CHANNELS * patch**2), np.float32)
         amplitudes = np.empty((count, strips, n, LANES), np.float32)
         state = State(amplitudes, np.empty((count, strips, n, 2, LANES), np.float32), np.empty(count, bool))
-        room = passes.room_for(self.beam, self._sizes.features)
+        room = steps.room_for(self.beam, self._sizes.features)
         passes.prepare(self.beam, frames, room, images, tokens, patch, state)
         return tokens, Seen(room, images, state)
 
@@ -123,6 +111,6 @@ class ProbePhysics:
     def misfits(self, frames: Images, patches: npt.NDArray[np.complex64]) -> Images:
         """Return (B,) how far `patches` (B, N, N) of any network are from explaining `frames` (B, N, N)."""
         found = np.empty(len(frames), np.float32)
-        room = passes.room_for(self.beam, self._sizes.features)
-        passes.measure(self.beam, frames, passes.strips_of(patches), room, found)
+        room = steps.room_for(self.beam, self._sizes.features)
+        passes.measure(self.beam, frames, steps.strips_of(patches), room, found)
         return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Backend", "BackendOptions", "Deviation", "Images", "Precision"]
+__all__ = ["Backend", "BackendOptions", "Deviation", "Engine", "Images", "Made", "Precision"]
 
 Images = npt.NDArray[np.float32]
 
@@ -97,4 +97,29 @@ class Backend(Protocol):
 
     def __call__(self, batch: Images, /) -> tuple[Images, ...]:
         """Return the outputs, each (B, ...) float32, of `batch` (B, ...) float32."""
+        ...
+
+
+class Made(NamedTuple):
+    """What an engine makes of a batch."""
+
+    phase: Images
+    """(B, N, N) radians; ProbeViT's are turned so that a patch's mean in the beam has phase 0."""
+    amplitude: Images | None
+    """(B, N, N), None from a network that gives phase alone."""
+    misfit: Images | None
+    """(B,) relative misfit of each patch, None where the probe is not known."""
+
+
+class Engine(Protocol):
+    """A network ready for one probe, in one runtime."""
+
+    name: str
+    """The runtime and the device."""
+
+    precision: Precision
+    """Numbers that the layers compute with."""
+
+    def __call__(self, frames: Images, /) -> Made:
+        """Return what the network makes of `frames` (B, N, N)."""
         ...

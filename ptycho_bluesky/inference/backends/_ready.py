@@ -13,9 +13,9 @@ from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.inference._ptychonn import PtychoNN
 from ptycho_bluesky.inference._vit import ProbeViT, ProbeViTSizes
 from ptycho_bluesky.inference.backends._choice import choose
-from ptycho_bluesky.inference.backends._engines import Engine, PlainEngine, ProbeEngine, WholeEngine
-from ptycho_bluesky.inference.backends._physics import ProbePhysics, can_do, example_frames
-from ptycho_bluesky.inference.backends._protocol import BackendOptions, Images
+from ptycho_bluesky.inference.backends._engines import PlainEngine, WholeEngine
+from ptycho_bluesky.inference.backends._example import example_frames
+from ptycho_bluesky.inference.backends._protocol import BackendOptions, Engine, Images
 
 __all__ = ["plain_engine", "probe_engine"]
 
@@ -72,7 +72,13 @@ def probe_engine(
 
     def make(one: BackendOptions) -> Engine:
         cuda = one.name == "torch" and one.device != "cpu" and torch.cuda.is_available()
-        if backend is None or cuda or not can_do(network.sizes.size):
+        if backend is None or cuda:
+            return WholeEngine(network, probe, good, one, example)
+        # these compile, and numba loads what other packages add to it, which takes a second
+        from ptycho_bluesky.inference.backends._physics import can_do
+        from ptycho_bluesky.inference.backends._probe_engine import ProbeEngine
+
+        if not can_do(network.sizes.size):
             return WholeEngine(network, probe, good, one, example)
         return ProbeEngine(network, probe, good, one, example)
 
@@ -111,10 +117,13 @@ def plain_engine(
     x = np.arange(n) - n // 2
     beam = np.exp(-(x[:, None] ** 2 + x[None] ** 2) / (0.1 * n) ** 2).astype(np.complex64)[None]
     example = calibration if calibration is not None else example_frames(beam if probe is None else probe, good)
-    known = probe is not None and backend is not None and can_do(n)
-    physics = ProbePhysics(ProbeViTSizes(), probe, good, 2) if known and probe is not None else None
+    misfits = None
+    if probe is not None and backend is not None:
+        from ptycho_bluesky.inference.backends._physics import ProbePhysics, can_do  # as above
+
+        misfits = ProbePhysics(ProbeViTSizes(), probe, good, 2).misfits if can_do(n) else None
 
     def make(one: BackendOptions) -> Engine:
-        return PlainEngine(network, good, one, example, calibration, physics)
+        return PlainEngine(network, good, one, example, calibration, misfits)
 
     return _picked(make, options, key, example)
