@@ -20,6 +20,8 @@ FRAMES = "/entry/data/data"
 NUMBERS = "/entry/instrument/NDAttributes/NDArrayUniqueId"
 TIMES = "/entry/instrument/NDAttributes/NDArrayTimeStamp"
 FLUSH_S = 0.05
+EPICS_EPOCH_S = 631_152_000.0
+"""1990 in seconds since 1970: areaDetector counts from there."""
 
 
 class Hdf5Transmitter:
@@ -34,7 +36,7 @@ class Hdf5Transmitter:
     """
 
     def __init__(self, path: Path, compression: Compression = "bslz4") -> None:
-        self.uri = f"hdf5://{path.absolute()}?index={NUMBERS}&times={TIMES}#{FRAMES}"
+        self.uri = f"hdf5://{path.absolute()}?index={NUMBERS}&times={TIMES}&epoch=1990#{FRAMES}"
         if compression == "lz4":
             raise SourceError("compression 'lz4' is not written to HDF5 here; choose none, bslz4 or blosc")
         self._path, self._compressor = path, Compressor(compression)
@@ -67,7 +69,7 @@ class Hdf5Transmitter:
         row = len(self._frames)
         self._frames.resize(row + 1, axis=0)
         self._frames.id.write_direct_chunk((row, 0, 0), self._compressor(exposure))
-        for data, value in ((self._numbers, exposure.index), (self._times, exposure.time)):
+        for data, value in ((self._numbers, exposure.index), (self._times, exposure.time - EPICS_EPOCH_S)):
             data.resize(row + 1, axis=0)
             data[row] = value
         if time.monotonic() - self._flushed > FLUSH_S:

@@ -42,13 +42,13 @@ def _dectris() -> Callable[..., bytes] | None:
 
 
 def decompress(data: Bytes, codec: str, dtype: npt.DTypeLike, shape: tuple[int, int]) -> npt.NDArray[Any]:
-    """Return the pixels (H, W) in `data`, in memory of their own.
+    """Return the pixels (H, W) in `data`; a view of it where it is not compressed.
 
     Parameters
     ----------
     data:
-        One frame. bslz4 and lz4 with the header of the HDF5 filter or, as areaDetector and the Eiger's stream 1 (lz4)
-        send them, without.
+        One frame, bytes that do not change. bslz4 and lz4 with the header of the HDF5 filter, or without, as
+        areaDetector and the Eiger's stream 1 (lz4) send them.
     codec:
         One of ``CODECS``.
     dtype, shape:
@@ -63,8 +63,9 @@ def decompress(data: Bytes, codec: str, dtype: npt.DTypeLike, shape: tuple[int, 
     size = dtype.itemsize * shape[0] * shape[1]
     if codec not in CODECS:
         raise DamagedFrame(f"codec {codec!r} is not known here; known are {', '.join(CODECS[1:])}")
+    raw: Bytes
     if codec in ("", "none"):
-        raw = bytes(data)
+        raw = data
     else:
         try:
             raw = _DECODERS[codec](data, size, dtype.itemsize)
@@ -123,10 +124,35 @@ def _lz4(data: Bytes, size: int, item: int) -> bytes:
 def _blosc(data: Bytes, size: int, item: int) -> bytes:
     import blosc2
 
-    whole, packed = struct.unpack_from("<I4xI", data, 4)
-    if whole != size or packed != len(data):
-        raise ValueError(f"{len(data)} bytes for {packed} that give {whole}")
+    _check_blosc(data, size)
     return bytes(blosc2.decompress(data))
+
+
+def _check_blosc(data: Bytes, size: int) -> None:
+    """Refuse what is no whole container of Blosc 1, on which the library would read or write beyond its memory.
+
+    16 bytes (format version, codec's version, flags, bytes an element, sizes of the frame, of a block and of the
+    container), the beginnings of all blocks, and the blocks; those in streams, each with its length in front.
+    """
+    version, _, flags, item, whole, block, packed = struct.unpack_from("<BBBBIII", data)
+    if version != 2 or flags & 5 == 5 or not item or whole != size or packed != len(data) or not 0 < block <= size:
+        raise ValueError("header")
+    if flags & 2:  # stored as it is
+        if packed != size + 16:
+            raise ValueError("length of a copy")
+        return
+    blocks = -(-size // block)
+    starts = struct.unpack_from(f"<{blocks}I", data, 16)
+    if min(starts) < 16 + 4 * blocks or sorted(starts) != list(starts):
+        raise ValueError("beginnings of blocks")
+    for number, start in enumerate(starts):
+        last = number == blocks - 1 and size % block > 0
+        split = not flags & 16 and item <= 16 and not last and block // item >= 128
+        for _ in range(item if split else 1):
+            (length,) = struct.unpack_from("<I", data, start)
+            start += 4 + length
+            if start > len(data):
+                raise ValueError("length of a block")
 
 
 _DECODERS: dict[str, Callable[[Bytes, int, int], bytes]] = {"bslz4": _bslz4, "lz4": _lz4, "blosc": _blosc}

@@ -40,6 +40,9 @@ class EigerSource(ReceivingSource):
         Of the detector's stream, ``tcp://host:port``; the port is 9999 for stream 1 and 31001 for stream 2 by default.
     channel:
         Which threshold, where stream 2 brings several; None for the first.
+    subscribe:
+        Whether the other end is a proxy that publishes (PUB) instead of the detector, which pushes (PUSH). A publisher
+        drops what does not fit.
     buffered:
         Messages that ZMQ holds for this source before the detector must hold them.
     back_pressure:
@@ -52,11 +55,13 @@ class EigerSource(ReceivingSource):
         port: int,
         *,
         channel: str | None = None,
+        subscribe: bool = False,
         buffered: int = 1000,
         back_pressure: BackPressure | None = None,
     ) -> None:
         super().__init__(f"eiger://{host}:{port}", back_pressure)
         self._address, self._channel, self._buffered = f"tcp://{host}:{port}", channel, buffered
+        self._subscribe = subscribe
         self._series: int | None = None
         self._armed_at = math.nan
         self.settings: dict[str, Any] = {}
@@ -65,7 +70,9 @@ class EigerSource(ReceivingSource):
     def _receive(self) -> None:
         context = zmq.Context()
         try:
-            socket = context.socket(zmq.PULL)
+            socket = context.socket(zmq.SUB if self._subscribe else zmq.PULL)
+            if self._subscribe:
+                socket.subscribe(b"")
             socket.set(zmq.RCVHWM, self._buffered)
             socket.set(zmq.RECONNECT_IVL, 50)
             socket.set(zmq.RECONNECT_IVL_MAX, 1000)

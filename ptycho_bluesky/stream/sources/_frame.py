@@ -33,7 +33,7 @@ class SourceFrame:
     time: float
     """Seconds since 1970 by the detector's clock; NaN where the source gives none."""
     pixels: npt.NDArray[Any]
-    """(H, W), any integer or floating dtype; the frame's own memory."""
+    """(H, W), any integer or floating dtype; memory that nothing else writes to, perhaps read-only."""
     series: int = 0
     """0 for the first series that this source saw, one more each time the source started again."""
     arrived: float = math.nan

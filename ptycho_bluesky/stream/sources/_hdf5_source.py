@@ -23,6 +23,8 @@ __all__ = ["Hdf5Source"]
 ROWS = 16
 """Frames between two looks at the file's end."""
 FOLLOW_S = 0.02
+EPICS_EPOCH_S = 631_152_000.0
+"""1990 in seconds since 1970."""
 SAFE_CODECS = {32008: "bslz4", 32004: "lz4", 32001: "blosc"}
 """HDF5 filters that damaged chunks can crash; such chunks are read raw and decompressed here."""
 
@@ -46,9 +48,10 @@ class _Frames:
 
     def _raw_codec(self) -> str | None:
         properties = self._frames.id.get_create_plist()
-        one_each = self._frames.chunks == (1, *self.shape)
-        if not one_each or properties.get_nfilters() != 1:
+        if self._frames.chunks != (1, *self.shape) or properties.get_nfilters() > 1:
             return None
+        if properties.get_nfilters() == 0:
+            return "none"
         code, _, values, _ = properties.get_filter(0)
         if code == 32008 and (len(values) < 5 or values[4] != 2):  # 2 is LZ4 among bitshuffle's compressors
             return None
@@ -96,7 +99,9 @@ class Hdf5Source(ReceivingSource):
         The file and the stack (N, H, W) in it. Neither need be there yet.
     index, times:
         Datasets (N,) of the frames' numbers (areaDetector: ``/entry/instrument/NDAttributes/NDArrayUniqueId``) and time
-        stamps in seconds since 1970; None for the row's number, and for none. A row counts when all have it.
+        stamps in seconds (``NDArrayTimeStamp``); None for the number of the row, and for none. A row needs all of them.
+    epoch:
+        Year from which the time stamps count: "1970", or "1990" for EPICS, as areaDetector writes them.
     frames:
         How many frames the series will have; None where only the writer knows. Without it the series ends when the
         writer has closed the file.
@@ -111,12 +116,14 @@ class Hdf5Source(ReceivingSource):
         *,
         index: str | None = None,
         times: str | None = None,
+        epoch: str = "1970",
         frames: int | None = None,
         back_pressure: BackPressure | None = None,
     ) -> None:
         super().__init__(f"hdf5://{path}#{dataset}", back_pressure)
         self._path, self._expected = path, frames
         self._names = dataset, index, times
+        self._epoch_s = EPICS_EPOCH_S if epoch == "1990" else 0.0
 
     def _receive(self) -> None:
         while not self._closing.is_set():
@@ -153,7 +160,7 @@ class Hdf5Source(ReceivingSource):
             over = replaced or not self._being_written()
             there = stack.count()
             for k in range(row, min(row + ROWS, there)):
-                self._admit(stack.number(k), stack.time(k), self._reader(stack, k))
+                self._admit(stack.number(k), stack.time(k) + self._epoch_s, self._reader(stack, k))
                 if self._closing.is_set():
                     return
             row = max(row, min(row + ROWS, there))

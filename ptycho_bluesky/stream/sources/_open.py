@@ -19,6 +19,13 @@ __all__ = ["SOURCES", "open_source"]
 Given = dict[str, str]
 
 
+def _one_of(name: str, given: Given, *allowed: str) -> str:
+    value = given.get(name, allowed[0])
+    if value not in allowed:
+        raise SourceError(f"{name}={value!r}; give one of {', '.join(allowed)}")
+    return value
+
+
 def _ring(where: SplitResult, given: Given, back_pressure: BackPressure) -> ReceivingSource:
     return RingSource(where.netloc, back_pressure)
 
@@ -32,6 +39,7 @@ def _hdf5(where: SplitResult, given: Given, back_pressure: BackPressure) -> Rece
         where.fragment,
         index=given.get("index"),
         times=given.get("times"),
+        epoch=_one_of("epoch", given, "1970", "1990"),
         frames=None if frames is None else int(frames),
         back_pressure=back_pressure,
     )
@@ -42,7 +50,13 @@ def _pva(where: SplitResult, given: Given, back_pressure: BackPressure) -> Recei
 
 
 def _eiger(where: SplitResult, given: Given, back_pressure: BackPressure) -> ReceivingSource:
-    return EigerSource(where.hostname or "", where.port or 0, channel=given.get("channel"), back_pressure=back_pressure)
+    return EigerSource(
+        where.hostname or "",
+        where.port or 0,
+        channel=given.get("channel"),
+        subscribe=_one_of("socket", given, "pull", "sub") == "sub",
+        back_pressure=back_pressure,
+    )
 
 
 Maker = Callable[[SplitResult, Given, BackPressure], ReceivingSource]
@@ -51,11 +65,11 @@ SOURCES: dict[str, tuple[Maker, str, tuple[str, ...]]] = {
     "ring": (_ring, "ring://NAME", ()),
     "hdf5": (
         _hdf5,
-        "hdf5:///FOLDER/FILE.h5?index=/DATASET&times=/DATASET&frames=COUNT#/DATASET",
-        ("index", "times", "frames"),
+        "hdf5:///FOLDER/FILE.h5?index=/DATASET&times=/DATASET&epoch=1990&frames=COUNT#/DATASET",
+        ("index", "times", "epoch", "frames"),
     ),
     "pva": (_pva, "pva://RECORD", ()),
-    "eiger": (_eiger, "eiger://HOST:PORT?channel=NAME", ("channel",)),
+    "eiger": (_eiger, "eiger://HOST:PORT?channel=NAME&socket=sub", ("channel", "socket")),
 }
 """For each scheme: what makes the source, how its URI looks, and its options (all may be left out)."""
 

@@ -38,8 +38,11 @@ class PvaSource(ReceivingSource):
     pv:
         Name of the record.
     back_pressure:
-        What happens to frames that are not read in time. A monitor's own queue is short: while this source blocks,
-        frames are lost in it and then counted as dropped.
+        What happens to frames that are not read in time. While this source blocks, the monitor's queue fills; what does
+        not fit there is lost, and counted as dropped.
+    monitor_queue:
+        Frames that pvAccess itself queues between server and client, 1 or more. Its own default, 2 to 4, loses frames
+        whenever the client's process pauses for a moment.
 
     Raises
     ------
@@ -47,9 +50,10 @@ class PvaSource(ReceivingSource):
         When pvapy (extra ``epics``) is missing.
     """
 
-    def __init__(self, pv: str, back_pressure: BackPressure | None = None) -> None:
+    def __init__(self, pv: str, back_pressure: BackPressure | None = None, *, monitor_queue: int = 100) -> None:
         super().__init__(f"pva://{pv}", back_pressure)
         self._pv, self._pvaccess = pv, optional("pvaccess", "epics")
+        self._request = f"record[queueSize={max(1, monitor_queue)}]field()"
         self._updates = threading.Lock()  # updates and changes of the connection come from several threads
         self._fresh = True
 
@@ -58,7 +62,7 @@ class PvaSource(ReceivingSource):
         self.fault = f"there is no record {self._pv!r} on the network that EPICS_PVA_ADDR_LIST describes"
         channel.setConnectionCallback(self._connected)
         channel.subscribe("ptycho_bluesky", self._update)
-        channel.startMonitor("field()")
+        channel.startMonitor(self._request)
         atexit.register(self.close)  # pvAccess's threads abort a process that ends under a monitor
         try:
             while not self._closing.wait(POLL_S):

@@ -30,14 +30,12 @@ Read = Callable[..., list[Any]]
 PATTERNS = simulated_patterns(4, 32)
 
 
-def send(
-    transmitter: Any, frames: int = 60, patterns: np.ndarray = PATTERNS, rate_hz: float = 0.0, **faults: int
-) -> Any:
+def send(transmitter: Any, frames: int = 60, rate_hz: float = 0.0, delay_s: float = 0.0, **faults: int) -> Any:
     """Let a detector run in a thread of this process: cheaper than a process, where that is not the question."""
-    options = SimulatorOptions(frames=frames, rate_hz=rate_hz, faults=Faults(**faults))
+    options = SimulatorOptions(frames=frames, rate_hz=rate_hz, start_delay_s=delay_s, faults=Faults(**faults))
 
     def run() -> None:
-        run_simulator(transmitter, patterns, options)
+        run_simulator(transmitter, PATTERNS, options)
         transmitter.close()
 
     thread = threading.Thread(target=run)
@@ -70,6 +68,26 @@ def test_eiger(simulate: Any, port: int, to_the_end: Read, stream: str) -> None:
     assert all(abs(frame.time - frame.arrived) < 10 for frame in frames)
 
 
+def test_a_proxy_that_publishes(to_the_end: Read) -> None:
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.PUB) as proxy:
+        proxy.linger = 0
+        port = proxy.bind_to_random_port("tcp://127.0.0.1")
+        with open_source(f"eiger://127.0.0.1:{port}?socket=sub") as source:
+            while not source.connected:
+                time.sleep(0.02)
+            time.sleep(0.3)  # the subscription is on its way
+            detector = EigerTransmitter(0, "json")
+            detector._socket, pushing = proxy, detector._socket
+            detector.begin(0, Exposure(0, time.time(), PATTERNS[0], (0, 0)))
+            detector.send(Exposure(0, time.time(), PATTERNS[0], (0, 0)))
+            detector.end(0)
+            assert numbers(to_the_end(source)) == [0]
+        detector._socket = pushing
+        detector.close()
+
+
 def test_ring(simulate: Any, to_the_end: Read) -> None:
     name = f"test-{uuid.uuid4().hex}"
     with open_source(f"ring://{name}") as source:
@@ -83,7 +101,7 @@ def test_ring(simulate: Any, to_the_end: Read) -> None:
 def test_hdf5_that_grows(simulate: Any, tmp_path: Path, to_the_end: Read) -> None:
     path = tmp_path / "a file.h5"
     tags = "/entry/instrument/NDAttributes/NDArray"
-    uri = f"hdf5://{quote(str(path))}?index={tags}UniqueId&times={tags}TimeStamp#/entry/data/data"
+    uri = f"hdf5://{quote(str(path))}?index={tags}UniqueId&times={tags}TimeStamp&epoch=1990#/entry/data/data"
     with open_source(uri) as source:
         assert source.read(0.05) == []
         assert "there is no file" in source.fault
@@ -94,6 +112,7 @@ def test_hdf5_that_grows(simulate: Any, tmp_path: Path, to_the_end: Read) -> Non
     assert numbers(frames) == list(range(100))
     assert arrived[-1] - arrived[0] > 0.3  # not all at the end
     assert frames[1].time - frames[0].time == pytest.approx(1 / 200, abs=1e-6)
+    assert all(abs(frame.time - frame.arrived) < 10 for frame in frames)
     with open_source(f"hdf5://{quote(str(path))}#/entry/data/data") as again:  # a finished file
         assert numbers(to_the_end(again)) == list(range(100))
     np.testing.assert_array_equal(frames[7].pixels, simulated_patterns(100, 32)[7])
@@ -191,10 +210,10 @@ def test_a_ring_whose_producer_died_is_found_again(to_the_end: Read, reading: Re
     name = f"test-{uuid.uuid4().hex}"
     first = RingTransmitter(name, 4.0)
     with open_source(f"ring://{name}") as source:
-        send(first, 20, rate_hz=1000, stop_after=10).join(10)  # no end is said
+        send(first, 20, rate_hz=1000, delay_s=1.0, stop_after=10).join(10)  # no end is said
         assert numbers(reading(source, lambda frames: len(frames) == 10)) == list(range(10))
         reading(source, lambda _: not source.connected)
-        thread = send(RingTransmitter(name, 4.0), 20, rate_hz=1000)
+        thread = send(RingTransmitter(name, 4.0), 20, rate_hz=1000, delay_s=1.0)
         again = to_the_end(source)
         thread.join(10)
     assert numbers(again) == list(range(20))
@@ -298,6 +317,8 @@ def test_closing_returns_while_the_queue_is_full() -> None:
         ("hdf5://a.h5#/x", r"\(2 faults\).*three slashes"),
         ("hdf5:///a.h5?rows=3#/x", "'rows' is no option"),
         ("hdf5:///a.h5?frames=all#/x", "frames='all'"),
+        ("hdf5:///a.h5?epoch=2000#/x", "give one of 1970, 1990"),
+        ("eiger://a:1?socket=pub", "give one of pull, sub"),
         ("ring://", "no name"),
         ("ring://a b", "segment name"),
         ("pva://", "no name"),
