@@ -112,7 +112,7 @@ def scan(
         found.extend(reader.feed(name, doc))
         if name == "stop":
             stops.append(doc["exit_status"])
-        if name == "event":
+        if name == "event" and on_event is not None:
             on_event(doc["seq_num"])
 
     engine = scan.engine = getattr(scan, "engine", None) or RunEngine({}, context_managers=[])  # type: ignore[attr-defined]
