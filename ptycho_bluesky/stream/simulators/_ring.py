@@ -24,7 +24,8 @@ class RingTransmitter:
     capacity_mb:
         Its size in MB (1e6 bytes).
     patience_s:
-        How long a frame waits for room before it is dropped; a real producer does not wait.
+        How long a frame waits for room before it is dropped, and the end for the last frame to be read; a real producer
+        does not wait.
     """
 
     def __init__(self, name: str, capacity_mb: float = 64.0, patience_s: float = 0.0) -> None:
@@ -60,5 +61,8 @@ class RingTransmitter:
 
     def close(self) -> None:
         """Remove the ring's name; what is in it stays for a reader that has it open."""
+        end = time.monotonic() + self._patience_s
+        while self._ring.used and time.monotonic() < end:
+            time.sleep(WAIT_S)
         self._ring.unlink()
         self._ring.close()

@@ -106,7 +106,8 @@ def test_simulated_patterns(size: int, dtype: str) -> None:
     frames = simulated_patterns(3, size, dtype, photons=3000)
     assert frames.shape == (3, size, size)
     assert frames.dtype == dtype
-    assert frames.sum(axis=(1, 2)) == pytest.approx(3000, rel=0.5)
+    photons = frames.sum(axis=(1, 2))
+    assert 1500 < photons.min() <= photons.max() < 3300
     assert not np.array_equal(frames[0], frames[1])
     np.testing.assert_array_equal(frames, simulated_patterns(3, size, dtype, photons=3000))
 
