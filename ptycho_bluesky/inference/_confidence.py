@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import poisson
+from scipy.special import gammaln
 
 from ptycho_bluesky.inference._fitting import Fitting
 from ptycho_bluesky.inference._mosaic import Agreement
@@ -105,7 +105,8 @@ def _poisson_spread() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
     """Return means, and E (sqrt(n) - sqrt(mean))**2 for each: from twice the mean, where it is small, to 1/4."""
     mean = np.geomspace(1e-6, 50, 120)
     n = np.arange(120)[:, None]
-    spread = (poisson.pmf(n, mean) * (np.sqrt(n) - np.sqrt(mean)) ** 2).sum(axis=0)
+    chance = np.exp(n * np.log(mean) - mean - gammaln(n + 1))
+    spread = (chance * (np.sqrt(n) - np.sqrt(mean)) ** 2).sum(axis=0)
     return np.append(mean, 1e12), np.append(spread, 0.25)
 
 

@@ -370,7 +370,7 @@ def test_a_frame_larger_than_the_ring_is_said(live):
     callback("descriptor", descriptor.descriptor_doc)
     data = {"det": point.value["det"], "y": 0.0, "x": 0.0}
     callback("event", descriptor.compose_event(data=data, timestamps=dict.fromkeys(data, 1.0), validate=False))
-    assert callback._trouble and callback._ring.dropped == 1
+    assert callback._trouble and callback._session.ring.dropped == 1
 
 
 def test_settings_out_of_range_are_refused(tmp_path):
