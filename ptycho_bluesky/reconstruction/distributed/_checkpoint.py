@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
 
-FIRST_S = 0.05
-"""What the first checkpoint is taken to cost; it tells what the next ones will."""
+FIRST_S = 0.2
+"""What the first checkpoint is taken to cost; then the dearest one so far tells what the next will."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Checkpoints:
         self._folder, self._communicator, self._fingerprint, self._share = folder, communicator, fingerprint, share
         self.seconds = 0.0
         """Spent on checkpoints so far."""
-        self._began, self._count = time.monotonic(), 0
+        self._began, self._dearest = time.monotonic(), FIRST_S
 
     def read(self) -> Saved | None:
         """Return the last checkpoint, or None where there is none.
@@ -112,8 +112,7 @@ class Checkpoints:
         """Return a number whose sum over ranks is positive when a checkpoint is due: the time so far pays for it."""
         if not self._share:
             return -1.0
-        expected = self.seconds + (self.seconds / self._count if self._count else FIRST_S)
-        return self._share * (time.monotonic() - self._began) - expected
+        return self._share * (time.monotonic() - self._began) - self.seconds - self._dearest
 
     def write(self, piece: Piece, model: Model, epoch: int, errors: list[float], warm: bool) -> None:
         """Write a checkpoint, with all ranks; what fails is logged, and the work goes on.
@@ -149,8 +148,9 @@ class Checkpoints:
                 failures = [str(error)]
         if rank == 0 and failures:
             logger.warning("no checkpoint after epoch %d, going on without: %s", epoch, "; ".join(failures))
-        self.seconds += time.monotonic() - began
-        self._count += 1
+        cost = time.monotonic() - began
+        self._dearest = max(cost, self._dearest if self.seconds else 0.0)
+        self.seconds += cost
 
     def _forget_all_but(self, kept: set[str]) -> None:
         for file in self._folder.glob("epoch-*-of-*.npz"):

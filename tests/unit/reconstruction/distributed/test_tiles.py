@@ -131,17 +131,22 @@ def test_checkpoints_take_their_share_of_the_time(
     tmp_path: Path, alone: Communicator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
+
+    def slow_disk(*_: object) -> None:
+        nonlocal now
+        now += 0.5
+
     monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("os.fsync", slow_disk)
     checkpoints = Checkpoints(tmp_path, alone, {}, 0.02)
     assert checkpoints.due() < 0
-    now = 103.0
+    now = 111.0
     assert checkpoints.due() > 0
     write(checkpoints, 3, 1j)
-    checkpoints.seconds = 0.5
-    assert checkpoints.due() < 0
-    now = 149.0
-    assert checkpoints.due() < 0  # the next one would make it 1 s
-    now = 151.0
+    assert checkpoints.seconds == 1.5  # a piece, what is common, and the file that names them
+    now = 100 + 3 / 0.02 - 1
+    assert checkpoints.due() < 0  # the next one would make it 3 s
+    now += 2
     assert checkpoints.due() > 0
 
 
