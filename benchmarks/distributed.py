@@ -1,7 +1,7 @@
 """One answer on any number of ranks: how equal, how fast, how much each rank holds and sends.
 
 ``python benchmarks/distributed.py`` prints one JSON object. Three measurements: ``speed`` is simulated, with
-enough frames that an epoch is work (3,000 of 128 x 128 by default), with 1 probe mode and with 3; ``simulated`` is a
+enough frames that an epoch is work (3,000 of 128 x 128 by default), with 1 probe mode and with 3, and a few epochs of ``lsqml``; ``simulated`` is a
 Siemens star of 64 x 64 frames; ``measured`` the Siemens star in the folder PTYCHO_BLUESKY_DATA, where that is set. For
 each number of ranks: R-factor, root mean square of the phase difference to one rank (free phase and ramp removed), and
 gradients across borders of tiles over those elsewhere, divided by the same of one rank. ``between_seeds`` is what two
@@ -136,7 +136,9 @@ def speed(frames_px: int, field_px: int, runs: int) -> dict[str, Any]:
         for modes in (1, 3):
             options = {"epochs": 12, "modes": modes, "coarse_epochs": 0}
             found[f"{modes}_modes"] = {f"{ranks}_ranks": timed(path, ranks, options, runs) for ranks in RANKS}
-    for rows in (found["1_modes"], found["3_modes"]):
+        options = {"epochs": 2, "modes": 1}
+        found["lsqml"] = {f"{ranks}_ranks": timed(path, ranks, options, 1, "lsqml") for ranks in RANKS[:2]}
+    for rows in (found["1_modes"], found["3_modes"], found["lsqml"]):
         one = rows["1_ranks"]
         for here in rows.values():
             here["speedup"] = round(one["epoch_s"] / here["epoch_s"], 2)
@@ -146,13 +148,13 @@ def speed(frames_px: int, field_px: int, runs: int) -> dict[str, Any]:
     return found
 
 
-def timed(path: Path, ranks: int, options: dict[str, Any], runs: int) -> dict[str, Any]:
+def timed(path: Path, ranks: int, options: dict[str, Any], runs: int, engine: str = "fast") -> dict[str, Any]:
     """Return the costs of the run that took the processors the least, and the shortest epoch of all runs."""
     costs, shortest = [], np.inf
     for _ in range(runs):
         seconds = [0.0]
         result = reconstruct_ranks(
-            path, ranks, options=options, check=False, on_progress=lambda one, to=seconds: to.append(one.seconds)
+            path, ranks, engine, options, check=False, on_progress=lambda one, to=seconds: to.append(one.seconds)
         )
         costs.append(cost(result))
         shortest = min(shortest, float(np.diff(seconds).min()))
