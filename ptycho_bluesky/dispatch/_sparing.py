@@ -1,16 +1,14 @@
-"""When the memory does not suffice: the same again with less of it. Heavy: imported by runners alone."""
+"""When the memory does not suffice: the same again with less of it."""
 
 from __future__ import annotations
 
 import gc
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
-
 from ptycho_bluesky.dispatch._faults import out_of_memory
-from ptycho_bluesky.reconstruction import ENGINES
 
 __all__ = ["less_for_engine", "less_for_training", "sparing"]
 
@@ -31,6 +29,8 @@ FIRST_BATCH = 32
 
 def less_for_engine(engine: str, options: Options) -> Options | None:
     """Return an engine's options for about half of the memory: smaller batches, amplitudes streamed; None: no less."""
+    from ptycho_bluesky.reconstruction import ENGINES  # engines load torch, which most jobs need not wait for here
+
     known = ENGINES[engine].options_type.model_fields if engine in ENGINES else {}
     less: Options = {}
     if "memory_gb" in known:
@@ -73,6 +73,6 @@ def sparing(run: Callable[[Options], Result], options: Options, less: Callable[[
         logger.warning("out of memory (%s); it begins again with %s", said, changed)
         options = smaller
         gc.collect()
-        if torch.cuda.is_available():
+        if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
     return run(options)
