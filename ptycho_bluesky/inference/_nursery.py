@@ -16,8 +16,12 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from ptycho_bluesky.experiment import PtychographyMetadata
 from ptycho_bluesky.inference import _mosaic
 from ptycho_bluesky.inference._edge import EdgeProcess
+from ptycho_bluesky.inference._gate import FrameGate
 
 __all__ = ["main"]
 
@@ -33,6 +37,15 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--parent", type=int, required=True, help="process whose end is the session's end")
     parser.add_argument("--backend", default="auto", help="what computes the network")
     return parser.parse_args(given)
+
+
+def _warm_up() -> None:
+    """Load what every edge process will need: compiled kernels of the gate, the mosaic and the physics."""
+    import ptycho_bluesky.inference.backends._physics  # noqa: F401 (seconds, where runtimes are used)
+
+    metadata = PtychographyMetadata(frames_key="frames", position_keys=("y", "x"), position_unit="px")
+    FrameGate(metadata, (8, 8)).prepare(np.ones((8, 8), np.uint16))
+    _mosaic.warm_up()
 
 
 def _serve(given: argparse.Namespace, nursery: int, restarts: int) -> int:
@@ -77,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _arguments(arguments)
     os.nice(NICE)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    _mosaic.warm_up()
+    _warm_up()
     child = watched = -1
     while True:
         ready = select.select([0] if watched < 0 else [0, watched], [], [])[0]
