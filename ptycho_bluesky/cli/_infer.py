@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,14 @@ def infer_command(
         str | None, typer.Option(help="Where the file has no probe: a reconstruction, or a dataset with one.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Frames for one call of the network.")] = 8,
+    backend: Annotated[
+        Literal["auto", "torch", "openvino", "onnxruntime"],
+        typer.Option(help="What computes the network; auto measures what is installed."),
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "f32", "bf16", "f16", "int8"],
+        typer.Option(help="Numbers it computes with; int8 is calibrated with this input's frames, once."),
+    ] = "auto",
     threads: Annotated[
         int, typer.Option(min=1, help="CPU threads; more than one pays only where nothing else uses the cores.")
     ] = 1,
@@ -36,6 +44,7 @@ def infer_command(
 
     from ptycho_bluesky.cli._pictures import Panel, save_panels
     from ptycho_bluesky.inference import infer, load_model
+    from ptycho_bluesky.inference.backends import BackendOptions
 
     torch.set_num_threads(threads)
     for file in (output, picture):
@@ -48,6 +57,7 @@ def infer_command(
             load_model(model),
             probe=known,
             batch=batch,
+            backend=BackendOptions(name=backend, precision=precision, threads=threads),
             on_progress=lambda done, total: update(done, "", total),
         )
     result.save(output)

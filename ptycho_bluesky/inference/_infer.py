@@ -16,8 +16,13 @@ from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.experiment import PtychoDataset
 from ptycho_bluesky.inference._model import ProbeViTModel, PtychoNNModel
 from ptycho_bluesky.inference._mosaic import Mosaic, warm_up
+from ptycho_bluesky.inference._predictors import PlainPredictor, ProbePredictor
+from ptycho_bluesky.inference.backends import BackendOptions
 
 __all__ = ["InferenceResult", "infer"]
+
+CALIBRATED = 200
+"""Frames that a calibration may look at."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ class InferenceResult:
     backend: str
     """What computed it."""
 
+    precision: str
+    """Numbers it computed with."""
+
     model: str
     """Name and content hash of the model."""
 
@@ -65,6 +73,7 @@ class InferenceResult:
             "frames_refused": self.refused,
             "frames_per_second": round(self.frames / self.seconds, 2) if self.seconds > 0 else 0.0,
             "backend": self.backend,
+            "precision": self.precision,
             "latency_ms_p50": round(p50, 3),
             "latency_ms_p95": round(p95, 3),
             "model": self.model,
@@ -92,6 +101,7 @@ def infer(
     *,
     probe: npt.NDArray[np.complex64] | None = None,
     batch: int = 8,
+    backend: BackendOptions | str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> InferenceResult:
@@ -107,6 +117,8 @@ def infer(
         (modes, H, W); None for the dataset's.
     batch:
         Frames for one call of the network.
+    backend:
+        What computes the network, "auto" for the fastest here; None: torch in single precision.
     on_progress:
         Called with (frames done, frames in all) after each batch.
     should_stop:
@@ -115,7 +127,8 @@ def infer(
     Raises
     ------
     InferenceError
-        When the dataset is a near-field one, when the network needs a probe and there is none, or no frame is usable.
+        When the dataset is a near-field one, when the network needs a probe and there is none, when the backend cannot
+        be had, or no frame is usable.
     DatasetError
         When the dataset is not valid.
     """
@@ -128,9 +141,7 @@ def infer(
     if batch < 1:
         raise InferenceError(f"batch is {batch}; it must be at least 1")
     height = dataset.frame_shape[0]
-    predictor = model.for_probe(
-        dataset.probe if probe is None else probe, dataset.pixel_size_m, height, mask=dataset.mask
-    )
+    predictor = _predictor(dataset, model, probe, backend)
     warm_up()
     predictor(np.ones((min(batch, len(dataset)), height, height), np.float32))  # first calls allocate
     grid, mosaic, refused, latencies = dataset.object_grid(), Mosaic(), 0, []
@@ -172,6 +183,20 @@ def infer(
         refused=refused,
         seconds=seconds,
         latencies_ms=np.array(latencies),
-        backend="torch-cpu",
+        backend=predictor.engine.name,
+        precision=predictor.engine.precision,
         model=f"{model.name} {model.content_hash[:12]}",
     )
+
+
+def _predictor(
+    dataset: PtychoDataset,
+    model: ProbeViTModel | PtychoNNModel,
+    probe: npt.NDArray[np.complex64] | None,
+    backend: BackendOptions | str | None,
+) -> ProbePredictor | PlainPredictor:
+    probe, pixel, size = dataset.probe if probe is None else probe, dataset.pixel_size_m, dataset.frame_shape[0]
+    if isinstance(model, ProbeViTModel):
+        return model.for_probe(probe, pixel, size, mask=dataset.mask, backend=backend)
+    measured = np.asarray(dataset.frames[:CALIBRATED], np.float32)  # int8 takes its ranges from these
+    return model.for_probe(probe, pixel, size, mask=dataset.mask, backend=backend, calibration=measured)

@@ -86,7 +86,7 @@ class ProbeViTModel:
         *,
         mask: npt.NDArray[np.bool_] | None = None,
         backend: BackendOptions | str | None = None,
-    ) -> Predictor:
+    ) -> ProbePredictor:
         """Return the predictor for a probe.
 
         Frames larger than the network's are binned as far as the beam leaves room, then cropped; smaller ones are
@@ -147,7 +147,7 @@ class PtychoNNModel:
         backend: BackendOptions | str | None = None,
         binning: int | None = None,
         calibration: npt.NDArray[np.float32] | None = None,
-    ) -> Predictor:
+    ) -> PlainPredictor:
         """Return the predictor; `probe` weighs the pixels of a patch (None: a Hann window) and tells its misfit.
 
         Frames are binned, then cropped or filled up to the size the network was trained on; bad pixels count 0.

@@ -59,7 +59,7 @@ class _Level:
 
     def __call__(self, phase: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the phases (B, N, N), radians."""
-        flat = phase.reshape(len(phase), -1)
+        flat = phase.reshape(len(phase), len(self._find))
         return _wrapped(flat - (flat @ self._find) @ self._take).reshape(phase.shape)
 
 

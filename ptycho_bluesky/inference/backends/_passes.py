@@ -165,14 +165,11 @@ def prepare(beam: Any, frames: Any, room: Any, images: Any, tokens: Any, patch: 
 
 
 @entry
-def measure(beam: Any, frames: Any, objects: Any, room: Any, misfits: Any) -> None:
-    """Write the misfits (B,) of objects (B, strips, N, 2, 16) and frames (B, N, N)."""
-    amplitude = np.empty((objects.shape[1], objects.shape[2], LANES), f32)
+def measure(beam: Any, frames: Any, room: Any, amplitudes: Any) -> None:
+    """Write the amplitudes (B, strips, N, 16) of frames (B, N, N), -1 where bad, and no more of :func:`prepare`."""
     for k in range(frames.shape[0]):
         scale(beam, believe(frames[k], beam.good, room), room)
-        look_up(beam, room, amplitude)
-        illuminate(beam, objects[k], room)
-        misfits[k] = misfit(amplitude, room)
+        look_up(beam, room, amplitudes[k])
 
 
 @jit

@@ -110,7 +110,9 @@ class ProbePhysics:
 
     def misfits(self, frames: Images, patches: npt.NDArray[np.complex64]) -> Images:
         """Return (B,) how far `patches` (B, N, N) of any network are from explaining `frames` (B, N, N)."""
-        found = np.empty(len(frames), np.float32)
+        count, n, strips, f = len(frames), frames.shape[-1], self.beam.share.shape[0], self._factor
         room = steps.room_for(self.beam, self._sizes.features)
-        passes.measure(self.beam, frames, steps.strips_of(patches), room, found)
-        return found
+        state = State(np.empty((count, strips, n, LANES), np.float32), steps.strips_of(patches), np.ones(count, bool))
+        passes.measure(self.beam, frames, room, state.amplitudes)
+        unchanged = np.zeros((count, n // f, n // f, 2 * f * f), np.float32)
+        return self.conclude(Seen(room, np.empty((0, 0, n, n), np.float32), state), unchanged)[2]

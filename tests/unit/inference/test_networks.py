@@ -167,7 +167,7 @@ def test_shapes_and_refusals(small):
     assert patches.weight.shape == (32, 32)
     assert predict(np.ones((0, 64, 64), np.float32)).phase.shape == (0, 32, 32)
     with pytest.raises(InferenceError, match=r"made for \(B, 64, 64\)"):
-        predict(np.ones((2, 32, 32), np.float32))
+        predict(np.ones((2, 48, 48), np.float32))
     with pytest.raises(InferenceError, match="needs the probe"):
         small.for_probe(None, None, 64)
     with pytest.raises(InferenceError, match="probe has shape"):
