@@ -113,7 +113,7 @@ def bare(kind: str, uri: str, address: str) -> tuple[int, float, dict[str, Any]]
             except (PtychoError, ValueError, FileNotFoundError):
                 time.sleep(0.02)
         ring.become_consumer()
-        while not stamps or ring.wait(QUIET_S):
+        while ring.wait(QUIET_S if stamps else 20.0):
             stamps += [time.perf_counter() for record in ring.take(32) if record.frame is not None]
             ring.commit()
         ring.close()
