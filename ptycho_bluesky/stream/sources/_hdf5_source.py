@@ -23,6 +23,8 @@ __all__ = ["Hdf5Source"]
 ROWS = 16
 """Frames between two looks at the file's end."""
 FOLLOW_S = 0.02
+CACHE_BYTES = 1 << 26
+"""Decompressed chunks that HDF5 keeps: one of several frames is read that often."""
 EPICS_EPOCH_S = 631_152_000.0
 """1990 in seconds since 1970."""
 SAFE_CODECS = {32008: "bslz4", 32004: "lz4", 32001: "blosc"}
@@ -134,7 +136,7 @@ class Hdf5Source(ReceivingSource):
                 continue
             try:
                 growing = self._being_written()
-                with h5py.File(self._path, "r", libver="latest", swmr=growing) as file:
+                with h5py.File(self._path, "r", libver="latest", swmr=growing, rdcc_nbytes=CACHE_BYTES) as file:
                     stack = _Frames(file, *self._names, growing)
                     self._connection(True)
                     self._check.begin(0 if self._names[1] is None else None)

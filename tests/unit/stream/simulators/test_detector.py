@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ def test_wrong_use_is_explained(wrong: Any, text: str, tmp_path: Any) -> None:
 
 
 def test_faults_that_a_transport_cannot_have_are_refused(tmp_path: Any) -> None:
-    ring = RingTransmitter("test-simulators-faults")
+    ring = RingTransmitter(f"test-{uuid.uuid4().hex}")
     try:
         with pytest.raises(SourceError, match="cannot be corrupted"):
             ring.send(Exposure(0, 0.0, PATTERNS[0], (0, 0), corrupt=True))
@@ -148,7 +149,7 @@ def test_faults_that_a_transport_cannot_have_are_refused(tmp_path: Any) -> None:
 
 
 def test_a_ring_without_room_drops_and_says_so() -> None:
-    ring = RingTransmitter("test-simulators-full", capacity_mb=0.5)
+    ring = RingTransmitter(f"test-{uuid.uuid4().hex}", capacity_mb=0.5)
     try:
         frame = Exposure(0, 0.0, np.zeros((256, 256), np.uint16), (0, 0))
         assert [ring.send(frame) for _ in range(5)] == [True, True, True, False, False]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import h5py
 import numpy as np
 import pytest
 
@@ -115,6 +116,24 @@ def test_hdf5_that_grows(simulate: Any, tmp_path: Path, to_the_end: Read) -> Non
     with open_source(f"hdf5://{quote(str(path))}#/entry/data/data") as again:  # a finished file
         assert numbers(to_the_end(again)) == list(range(100))
     np.testing.assert_array_equal(frames[7].pixels, simulated_patterns(100, 32)[7])
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"chunks": (1, 32, 32)},
+        {"chunks": (3, 32, 32), "compression": "gzip"},
+        {"chunks": (1, 32, 32), "shuffle": True},
+    ],
+)
+def test_hdf5_of_any_layout(layout: dict[str, Any], tmp_path: Path, to_the_end: Read) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=np.repeat(PATTERNS, 5, 0).astype(">u4"), **layout)
+    with open_source(f"hdf5://{tmp_path}/a.h5#/x") as source:
+        frames = to_the_end(source)
+    np.testing.assert_array_equal([frame.pixels for frame in frames], np.repeat(PATTERNS, 5, 0))
+    assert source.counts.received == 20
 
 
 # faults ---------------------------------------------------------------------------------------------------------------
@@ -334,8 +353,6 @@ def test_reading_needs_a_time_out() -> None:
 
 
 def test_a_file_that_is_no_stack_breaks_the_source_off(tmp_path: Path) -> None:
-    import h5py
-
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.zeros((3, 4))
     with open_source(f"hdf5://{tmp_path}/a.h5#/x") as source, pytest.raises(PtychoError, match="stacked as"):
