@@ -88,8 +88,11 @@ def follow_up(job: JobFolder, ledger: Ledger) -> JobSpec | None:
     spec = job.spec()
     if spec.then is None:
         return None
-    probe = read_reconstruction(job.result_file).probe
-    options = spec.then.order(known=not spec.then.cold_start or _known(probe, ledger))
+    result = read_reconstruction(job.result_file)
+    if result.modality != "far-field":
+        logger.info("no training follows: the networks know the far field alone, and this is a %s", result.modality)
+        return None
+    options = spec.then.order(known=not spec.then.cold_start or _known(result.probe, ledger))
     if options is None:
         return None
     return JobSpec(

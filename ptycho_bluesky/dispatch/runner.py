@@ -166,8 +166,8 @@ class _Runner:
         try:
             training = follow_up(self.job, self.ledger)
             return "" if training is None else LocalExecutor(self.slots, self.ledger).submit(training)
-        except (PtychoError, OSError) as error:
-            logger.error("no training could be submitted: %s", error)
+        except Exception:  # whatever it is, the reconstruction is there and is to be registered as done
+            logger.exception("no training could be submitted")
             return ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -393,7 +394,7 @@ def test_the_first_reconstruction_of_a_probe_begins_a_cold_start_and_the_next_on
 
 
 def test_a_cold_start_alone_begins_once_and_nothing_begins_where_nothing_was_asked_for(
-    done: Callable[..., JobFolder],
+    done: Callable[..., JobFolder], known_scan: Any
 ) -> None:
     job, ledger = done(cold_start=True), Ledger()
     first = _follow_up.follow_up(job, ledger)
@@ -401,6 +402,9 @@ def test_a_cold_start_alone_begins_once_and_nothing_begins_where_nothing_was_ask
     ledger.create(first)
     assert _follow_up.follow_up(job, ledger) is None
     assert _follow_up.follow_up(done(), ledger) is None
+    near = done(cold_start=True, training={"steps": 1})
+    write_reconstruction(near.result_file, replace(known_scan[1], modality="near-field"))
+    assert _follow_up.follow_up(near, ledger) is None
 
 
 def test_probes_are_alike_whatever_their_place_phase_scale_and_frame(known_scan: Any) -> None:
