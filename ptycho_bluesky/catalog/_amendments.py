@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tiled.client.constructors import from_context
+from tiled.client.utils import ClientError
 from tiled.queries import Key
 from tiled.structures.core import Spec
 
@@ -21,6 +23,8 @@ AMENDMENTS = ("processed", "amendments")
 """Keys of the container that holds the amendments."""
 
 SPEC = Spec("PtychoAmendment", version="1.0")
+
+NOT_FOUND = 404
 
 MOST = 1000
 """Amendments of one run."""
@@ -40,11 +44,14 @@ def amendments_of(run: Any) -> list[dict[str, Any]]:
     run:
         Tiled client of a run, in the container ``raw``.
     """
-    node = _root(run)
-    for name in AMENDMENTS:
-        if node is None or name not in node:
-            return []
-        node = node[name]
+    if not hasattr(run, "context"):
+        return []  # not in a catalogue
+    try:
+        node = from_context(run.context, node_path_parts=[*run.path_parts[:-2], *AMENDMENTS])
+    except ClientError as error:
+        if error.response.status_code != NOT_FOUND:
+            raise
+        return []
     uid = str(run.metadata["start"]["uid"])
     found = [dict(item.metadata) for item in node.search(Key("raw_uid") == uid).values()]
     return sorted(found, key=lambda item: int(item["number"]))
@@ -98,8 +105,8 @@ def amend_run(run: Any, changes: Path | str | Mapping[str, Any], reason: str = "
         }
         try:
             parent.create_container(f"{uid}-{number:03d}", metadata=metadata, specs=[SPEC])
-        except Exception as error:
-            if getattr(getattr(error, "response", None), "status_code", None) != CONFLICT:
+        except ClientError as error:
+            if error.response.status_code != CONFLICT:
                 raise
             number += 1  # somebody else was as quick
             continue

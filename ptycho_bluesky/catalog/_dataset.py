@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ptycho_bluesky.catalog._amendments import amendments_of
 from ptycho_bluesky.catalog._continued import continued
+from ptycho_bluesky.catalog._events import Events
 from ptycho_bluesky.catalog._frames import TiledFrames, stream_array
 from ptycho_bluesky.catalog._mapping import block_from, mapping_from
 from ptycho_bluesky.errors import DatasetError, report
@@ -41,46 +42,13 @@ def _view(block: PtychographyMetadata, stored: tuple[int, int]) -> FrameView:
     return replace(view, window=(row - half, column - half, 2 * half))
 
 
-class _Events:
-    """Columns of a run's streams; each stream, and its numbers, are asked for once: every time is a request."""
-
-    def __init__(self, run: Any) -> None:
-        self.metadata, self._run = run.metadata, run
-        self._streams: dict[str, Any] = {}
-        self._numbers: dict[str, npt.NDArray[np.int64] | None] = {}
-
-    def __getitem__(self, stream: str) -> Any:
-        if stream not in self._streams:
-            self._streams[stream] = self._run[stream]
-        return self._streams[stream]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._run)
-
-    def _rows(self, stream: str) -> npt.NDArray[np.int64] | None:
-        """Return one row for each event, in order: a writer that had to try again may have appended rows twice."""
-        if stream not in self._numbers:
-            rows = None
-            if "seq_num" in self[stream]:
-                numbers = np.asarray(stream_array(self, "seq_num", stream).read()).reshape(-1)
-                rows = np.asarray(np.unique(numbers, return_index=True)[1], dtype=np.int64)
-            self._numbers[stream] = rows
-        return self._numbers[stream]
-
-    def column(self, key: str, stream: str) -> npt.NDArray[np.float64]:
-        """Return (events,) or (events, n) values of a data key, each event once."""
-        values = np.asarray(stream_array(self, key, stream).read(), np.float64)
-        rows = self._rows(stream)
-        return values if rows is None or len(rows) > len(values) else np.asarray(values[rows])
-
-
-def _positions(events: _Events, block: PtychographyMetadata) -> npt.NDArray[np.float64]:
+def _positions(events: Events, block: PtychographyMetadata) -> npt.NDArray[np.float64]:
     """Return (N, 2) positions, metres or pixels, one for each event of the frames, or each frame of an event."""
     stream = block.positions_stream or block.frames_stream
-    columns = [events.column(key, stream).reshape(-1) for key in block.position_keys]
+    columns = [np.asarray(events.column(key, stream), np.float64).reshape(-1) for key in block.position_keys]
     if stream != block.frames_stream:
         wanted, known = events.column("time", block.frames_stream), events.column("time", stream)
-        if not len(known) or wanted.min() < known.min() or wanted.max() > known.max():
+        if wanted is None or known is None or wanted.min() < known.min() or wanted.max() > known.max():
             raise DatasetError(
                 f"positions in stream {stream!r} do not cover the time of all frames in {block.frames_stream!r}; "
                 "they are taken by time: monitor them from before the first frame until after the last"
@@ -166,13 +134,18 @@ def dataset_from_run(run: Any, mapping: Path | str | Mapping[str, Any] | None = 
     DatasetError
         When the block is missing, or does not fit the data; the text names every fault.
     """
-    block = block_of(run, mapping)
-    uid = str(run.metadata["start"]["uid"])
+    return dataset_with(run, block_of(run, mapping), alone=mapping is not None)
+
+
+def dataset_with(run: Any, block: PtychographyMetadata, *, alone: bool) -> PtychoDataset:
+    """Return the dataset of a run by `block`, and, unless `alone`, of those that continue it."""
     if faults := block.missing():
-        raise DatasetError(report(f"'ptychography' block of run {uid[:8]}", faults))
-    family = continued(run) if mapping is None else [run]
+        raise DatasetError(report(f"'ptychography' block of run {str(run.metadata['start']['uid'])[:8]}", faults))
+    family = [run] if alone else continued(run)
     blocks = [(member, block if member is run else block_of(member)) for member in family]
-    begun = [(member, own) for member, own in blocks if own.frames_stream in member] or [(run, block)]
+    begun = blocks
+    if len(blocks) > 1:
+        begun = [(member, own) for member, own in blocks if own.frames_stream in member] or [(run, block)]
     pieces = [_piece(member, own) for member, own in begun]
     ends = [*(piece.first for piece in pieces[1:]), None]
     for piece, end in zip(pieces, ends, strict=True):
@@ -221,7 +194,14 @@ def block_of(run: Any, mapping: Path | str | Mapping[str, Any] | None = None) ->
     DatasetError
         When there is none, or it is not complete.
     """
-    changes = [item["ptychography"] for item in amendments_of(run)]
+    return block_with(run, amendments_of(run), mapping)
+
+
+def block_with(
+    run: Any, amendments: Sequence[Mapping[str, Any]], mapping: Path | str | Mapping[str, Any] | None
+) -> PtychographyMetadata:
+    """Return the run's block with these amendments, and then a mapping, applied."""
+    changes = [item["ptychography"] for item in amendments]
     if mapping is not None:
         changes.append(mapping_from(mapping))
     return block_from(run, *changes)
@@ -239,7 +219,7 @@ class _Piece:
 
 
 def _piece(run: Any, block: PtychographyMetadata) -> _Piece:
-    events = _Events(run)
+    events = Events(run, block)
     positions = _positions(events, block)
     array = stream_array(events, block.frames_key, block.frames_stream)
     stored = TiledFrames(array, per_event=block.frames_per_event)
@@ -251,9 +231,7 @@ def _piece(run: Any, block: PtychographyMetadata) -> _Piece:
             "must be of one stream, and frames_per_event the frames of each event"
         )
     count = min(len(stored), len(positions))
-    times = None
-    if block.frames_per_event == 1 and "time" in events[block.frames_stream]:
-        times = events.column("time", block.frames_stream).reshape(-1)
+    times = None if block.frames_per_event > 1 else events.column("time", block.frames_stream)
     frames = TiledFrames(array, _view(block, stored.view.stored), count, block.frames_per_event)
     return _Piece(block.first_point, count, frames, positions, times)
 

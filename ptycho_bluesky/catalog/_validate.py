@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ptycho_bluesky.catalog._amendments import amendments_of
-from ptycho_bluesky.catalog._dataset import block_of, dataset_from_run
+from ptycho_bluesky.catalog._dataset import block_with, dataset_with
 from ptycho_bluesky.errors import PtychoError
 from ptycho_bluesky.experiment import POSITION_UNITS_M
 
@@ -49,16 +49,17 @@ def validate_run(run: Any, mapping: Any = None) -> RunCheck:
     mapping:
         As for :func:`dataset_from_run`.
     """
-    uid, number = str(run.metadata["start"]["uid"]), len(amendments_of(run))
+    uid, amendments = str(run.metadata["start"]["uid"]), amendments_of(run)
+    number = len(amendments)
     try:
-        block = block_of(run, mapping)
+        block = block_with(run, amendments, mapping)
     except PtychoError as error:
         return RunCheck(uid, [str(error)], [], number)
     wished = block.unknown()
     if needed := block.missing():
         return RunCheck(uid, needed, wished, number)
     try:
-        dataset = dataset_from_run(run, mapping)
+        dataset = dataset_with(run, block, alone=mapping is not None)
     except PtychoError as error:
         return RunCheck(uid, [str(error)], wished, number)
     return RunCheck(uid, [], wished, number, len(dataset), dataset.frame_shape)
