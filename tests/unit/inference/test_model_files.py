@@ -103,3 +103,15 @@ def test_unknown_name_lists_what_there_is():
 def test_bad_sizes(sizes):
     with pytest.raises(InferenceError, match="sizes of a ProbeViT"):
         ProbeViTSizes(**sizes)
+
+
+def test_model_in_service_is_the_promoted_one_or_the_default(tmp_path, small, use_home):
+    models = use_home(tmp_path) / "models"
+    assert load_model("in-service").name == "default"
+    digest = small.save(models / "mine.safetensors")
+    pointer = models / "in-service.json"
+    pointer.write_text(json.dumps({"model": str(models / "mine.safetensors"), "content_hash": digest}))
+    assert load_model("in-service").content_hash == digest
+    pointer.write_text("{}")
+    with pytest.raises(FormatError, match="which model is in service"):
+        load_model("in-service")
