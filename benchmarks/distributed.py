@@ -1,11 +1,12 @@
 """One answer on any number of ranks: how equal, how fast, how much each rank holds and sends.
 
 ``python benchmarks/distributed.py`` prints one JSON object. Three measurements: ``speed`` is simulated, with
-enough frames that an epoch is work (3,000 of 128 x 128 by default), with 1 probe mode and with 3, and a few epochs of ``lsqml``; ``simulated`` is a
-Siemens star of 64 x 64 frames; ``measured`` the Siemens star in the folder PTYCHO_BLUESKY_DATA, where that is set. For
-each number of ranks: R-factor, root mean square of the phase difference to one rank (free phase and ramp removed), and
-gradients across borders of tiles over those elsewhere, divided by the same of one rank. ``between_seeds`` is what two
-runs of one process and one thread differ by, with other orders of the frames: ranks need not agree better than that.
+enough frames that an epoch is work (3,000 of 128 x 128 by default), with 1 probe mode and with 3, and a few epochs of
+``lsqml``; ``simulated`` is a Siemens star of 64 x 64 frames; ``measured`` the Siemens star in the folder
+PTYCHO_BLUESKY_DATA, where that is set. For each number of ranks: R-factor, root mean square of the phase difference to
+one rank (free phase and ramp removed), and gradients across borders of tiles over those elsewhere, divided by the same
+of one rank. ``between_seeds`` is what two runs of one process and one thread differ by, with other orders of the
+frames: ranks need not agree better than that.
 
 ``epoch_s`` is the shortest epoch of all runs; on a machine that does other work as well it tells little, then
 ``speedup_of_processors`` does: seconds of the processor in epochs, of one rank over those of the busiest of several. It

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
 
-FIRST_S = 0.2
+FIRST_S = 0.1
 """What the first checkpoint is taken to cost; then the dearest one so far tells what the next will."""
 
 
