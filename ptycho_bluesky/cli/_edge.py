@@ -34,7 +34,9 @@ def edge(
         list[str] | None, typer.Option(help="Where else the image goes: pva://PREFIX or tiled+http://..., repeatable.")
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="Where final mosaics go; by default 'live' at home.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, torch, openvino or onnxruntime.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, torch, openvino or onnxruntime; with a precision: openvino:int8.")
+    ] = "auto",
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Frames for one call of the network, at most.")] = 8,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all but one.")] = None,
     ring_mib: Annotated[int, typer.Option(min=1, help="Shared memory for frames that wait.")] = 256,

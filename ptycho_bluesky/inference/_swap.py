@@ -52,6 +52,8 @@ def find_model(name: str) -> Model:
 def load_network(name: str, backend: str = "auto") -> Network:
     """Return the network of a name or path, computed by `backend` where this package loads it itself.
 
+    `backend` is a runtime or "auto", and may name a precision: ``openvino:int8``.
+
     Raises
     ------
     InferenceError
@@ -62,7 +64,9 @@ def load_network(name: str, backend: str = "auto") -> Network:
         return Network(name, model)
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     try:
-        options = BackendOptions.model_validate({"name": backend, "threads": threads})
+        runtime, _, precision = backend.partition(":")
+        given = {"name": runtime, "precision": precision or "auto", "threads": threads}
+        options = BackendOptions.model_validate(given)
     except ValidationError as error:
         raise InferenceError(f"backend {backend!r}: {error.errors()[0]['msg']}") from error
     return Network(name, model, backend=options)

@@ -15,7 +15,7 @@ from ptycho_bluesky.inference._live_run import LiveRun, RawFrame
 from ptycho_bluesky.inference._misfit import Misfit
 from ptycho_bluesky.inference._protocol import Patches
 from ptycho_bluesky.inference._ready import Network
-from ptycho_bluesky.inference._swap import find_model
+from ptycho_bluesky.inference._swap import find_model, load_network
 from ptycho_bluesky.optics import FarField
 from ptycho_bluesky.stream import find_segments
 from ptycho_bluesky.stream._live import unlink_session
@@ -298,3 +298,12 @@ def test_a_predictor_is_made_once_for_a_probe():
     for size in (64, 64, 32, 64):
         network.ready(PIXELS, (size, size), None, 2)
     assert made == [64, 32]
+
+
+def test_a_backend_is_named_with_its_precision_or_refused():
+    made = load_network("default", "torch:f32")
+    assert made._options["backend"].precision == "f32"
+    assert load_network("default")._options["backend"].name == "auto"
+    for wrong in ("abacus", "torch:f7"):
+        with pytest.raises(InferenceError, match=f"backend '{wrong}'"):
+            load_network("default", wrong)
