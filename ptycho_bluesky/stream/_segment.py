@@ -172,7 +172,7 @@ class Segment:
         if path is not None:
             with contextlib.suppress(FileNotFoundError):  # gone in the meantime
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                if _locked(fd, path):
+                if _locked(fd, path) and os.fstat(fd).st_size:  # without a size it is just being made
                     return cls(name, path, fd)
                 os.close(fd)
         raise InferenceError(f"there is no shared segment {name!r}: its owner has ended or never started")
