@@ -53,7 +53,7 @@ class Mosaic:
     Each patch comes with an unknown constant phase (one frame does not fix it). It is turned by the angle of its inner
     product with the mosaic so far, ``arg sum conj(M) P``, the least-squares choice; a patch that overlaps nothing is
     turned so that its own weighted mean is 0, and begins an island; islands are joined by the first patch that overlaps
-    two of them enough. Interpolation is bilinear on phasors, weights move along.
+    two of them enough. Phasors are interpolated by cubic convolution, weights move along.
 
     Parameters
     ----------
@@ -164,8 +164,8 @@ class Mosaic:
             raise InferenceError(f"a patch at pixel {first} is out of reach: {self.refusal}")
         i, j = math.floor(first[0]), math.floor(first[1])
         h, w = phase.shape
-        patch, moved = np.zeros((3, h + 2, w + 2), np.float32), np.empty((3, h + 1, w + 1), np.float32)
-        inner = patch[:, 1:-1, 1:-1]  # phasors are interpolated, not phases: a phase that wraps stays whole
+        patch, moved = np.zeros((3, h + 4, w + 4), np.float32), np.empty((3, h + 1, w + 1), np.float32)
+        inner = patch[:, 2:-2, 2:-2]  # phasors are interpolated, not phases: a phase that wraps stays whole
         np.multiply(weight, np.float32(max(confidence, LEAST_TRUST)), out=inner[2])
         modulus = inner[2] if amplitude is None else inner[2] * amplitude
         np.multiply(modulus, np.cos(phase), out=inner[0])

@@ -20,14 +20,32 @@ ENOUGH = 0.3
 
 
 @numba.njit(cache=True, fastmath=FAST)
+def _weights(t):  # type: ignore[no-untyped-def]
+    """Weights of four samples at -1, 0, 1, 2 for a place t between the two in the middle (Keys 1981, a = -1/2)."""
+    a = 0.5 * t * ((2 - t) * t - 1)
+    d = 0.5 * t * t * (t - 1)
+    b = 0.5 * (t * t * (3 * t - 5) + 2)
+    return np.float32(a), np.float32(b), np.float32(1 - a - b - d), np.float32(d)
+
+
+@numba.njit(cache=True, fastmath=FAST)
 def shift_patch(patch, fy, fx, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (3, h+1, w+1) with `patch` (3, h+2, w+2), bordered by zeros, moved down and right by (fy, fx)."""
-    a, b, c, d = (1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx
+    """Fill `out` (3, h+1, w+1) with `patch` (3, h+4, w+4), bordered by two zeros, moved down and right by (fy, fx).
+
+    Cubic convolution: bilinear interpolation blurs fine structures by half a pixel.
+    """
+    a, b, c, d = _weights(1 - fy)
+    e, f, g, h = _weights(1 - fx)
+    row = np.empty(patch.shape[2], np.float32)
     for k in range(3):
         for i in range(out.shape[1]):
+            for j in range(patch.shape[2]):
+                row[j] = a * patch[k, i, j] + b * patch[k, i + 1, j] + c * patch[k, i + 2, j] + d * patch[k, i + 3, j]
             for j in range(out.shape[2]):
-                here = a * patch[k, i + 1, j + 1] + b * patch[k, i + 1, j]
-                out[k, i, j] = here + c * patch[k, i, j + 1] + d * patch[k, i, j]
+                out[k, i, j] = e * row[j] + f * row[j + 1] + g * row[j + 2] + h * row[j + 3]
+    for i in range(out.shape[1]):
+        for j in range(out.shape[2]):
+            out[2, i, j] = max(out[2, i, j], np.float32(0))
 
 
 @numba.njit(cache=True, fastmath=FAST)

@@ -58,8 +58,7 @@ class LiveSession:
         CPU threads of the edge process; None for one less than the settings allow.
     backend:
         What computes the network: "torch", "openvino", "onnxruntime", or "auto", which measures; ``openvino:int8``
-        names a
-        precision as well.
+        names a precision as well.
     outputs:
         Where else the image goes, as :func:`ptycho_bluesky.stream.outputs.open_output` takes it.
 
