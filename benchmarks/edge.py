@@ -5,7 +5,8 @@ a source, as fast as it goes (``sustained``), at 100 Hz (``paced``), and 1 kHz f
 drops, latency from hand-over to mosaic, and the share of one core of the edge process, of the producer, and of all but
 the network. Floors of the same run, on one core: copy of a frame, the pass before the network, matrix products, mosaic.
 ``--only`` takes rows whose name contains a text, and may be given several times. ``published`` is the PtychoNN of APS
-26-ID where ``PTYCHO_BLUESKY_DATA`` names its weights, else one of its shape with random weights, which is as fast.
+26-ID where ``PTYCHO_BLUESKY_DATA`` names its weights, else one of its shape with random weights, which is as fast;
+it is shown measured frames of a Siemens star where they are there, ProbeViT simulated ones.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ import torch
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.errors import PtychoError
 from ptycho_bluesky.experiment import PtychographyMetadata
+from ptycho_bluesky.formats import load_dataset
 from ptycho_bluesky.inference import Mosaic, PtychoNNPhase, load_model
+from ptycho_bluesky.inference._binning import Binner
 from ptycho_bluesky.inference._mosaic import warm_up
 from ptycho_bluesky.inference.backends import BackendOptions
 from ptycho_bluesky.stream import LiveSession
@@ -82,6 +85,21 @@ def patterns() -> np.ndarray:
     return frames
 
 
+def spread(frames: np.ndarray) -> np.ndarray:
+    """Return frames (B, 512, 512) uint16 whose 4 x 4 sums are measured ones (B, 128, 128)."""
+    fine = np.zeros((len(frames), SIZE, SIZE), np.uint16)
+    fine[:, ::4, ::4] = np.minimum(frames, 65_534)
+    return fine
+
+
+def measured() -> np.ndarray | None:
+    """Return frames of the measured Siemens star for the published network, or None where there are no data."""
+    data = settings().data
+    if data is None or not (file := data / "siemens_star_small.npz.bz2").is_file():
+        return None
+    return spread(np.asarray(load_dataset(file).frames[:200]))
+
+
 def published(folder: Path) -> Path:
     """Return the file of the published network's weights."""
     data = settings().data
@@ -109,8 +127,8 @@ def floors(frames: np.ndarray) -> dict[str, float]:
     warm_up()
     mosaic.reserve((0.0, 0.0), (200, 200))
     found = {"copy_us": 1e6 * best(lambda: np.copyto(room, frames[0]))}
-    single = frames[:1].astype(np.float32)
-    found["mask_bin_us"] = 1e6 * best(lambda: fitting.frames(single))
+    binner, places = Binner(np.zeros(frames[0].shape, bool)), fitting.places()
+    found["mask_bin_us"] = 1e6 * best(lambda: binner(frames[0], places, 65_535))
     found["mosaic_us"] = 1e6 * best(lambda: mosaic.add(patch, patch, patch, (10.3, 20.7), 0.1))
     n = 512
     for name, kind in (("f32", torch.float32), ("bf16", torch.bfloat16)):
@@ -129,7 +147,7 @@ def network_cost(row: Row, model: str, frames: np.ndarray, threads: int) -> dict
     options = BackendOptions.model_validate({"name": row.backend, "threads": threads})
     predictor = loaded.for_probe(known, None, SIZE, backend=options, **more)
     exact = loaded.for_probe(known, None, SIZE)
-    fitted = predictor.fitting.frames(frames[:16].astype(np.float32))
+    fitted = predictor.fitting.frames(frames[-16:].astype(np.float32))
     one, other = predictor.engine(fitted), exact.engine(fitted)
     light = np.ones(fitted.shape[1:]) if known is None else predictor(fitted).weight
     gap = np.angle(np.exp(1j * (one.phase - other.phase)))
@@ -266,12 +284,14 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         models = {"probe-vit": "default", "published": str(published(Path(folder)))}
+        star = measured()
+        shown = {"probe-vit": frames, "published": frames if star is None else star}
         for row in chosen:
             try:
-                measured = run(row, models[row.network], frames, Path(folder), given)
+                result = run(row, models[row.network], shown[row.network], Path(folder), given)
             except PtychoError as error:
-                measured = {"name": row.name, "fault": f"{type(error).__name__}: {error}"}
-            found["rows"].append({**measured, "load": round(os.getloadavg()[0], 1)})
+                result = {"name": row.name, "fault": f"{type(error).__name__}: {error}"}
+            found["rows"].append({**result, "load": round(os.getloadavg()[0], 1)})
             print(json.dumps(found["rows"][-1]), file=sys.stderr, flush=True)
     print(json.dumps(found))
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from ptycho_bluesky.errors import InferenceError
-from ptycho_bluesky.inference.backends._export import check_deviation, exported, folder, key_of, needed
+from ptycho_bluesky.inference.backends._export import check_deviation, exported, folder, key_of, needed, written
 from ptycho_bluesky.inference.backends._protocol import Deviation, Images, Precision
 from ptycho_bluesky.inference.backends._torch import reference
 
@@ -59,8 +62,10 @@ class OpenVinoBackend:
         self.precision: Precision = precision
         core = needed("openvino", "backend 'openvino'").Core()
         model = core.read_model(exported(network, example))
+        kept: _Calibration | None = None
         if precision == "int8":
-            model = core.read_model(_quantised(core, model, key_of(network, example), calibration))
+            kept = _Calibration(key_of(network, example), calibration)
+            model = core.read_model(kept.path if kept.holds else kept.quantise(model))
         way = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
@@ -70,8 +75,13 @@ class OpenVinoBackend:
         }
         self._compiled = core.compile_model(model, "CPU", way)
         self._own = threading.local()
+        if kept is not None and kept.holds:
+            self.deviation = kept.deviation
+            return
         deviation = Deviation.between(self(example), reference(network, example))
         self.deviation = check_deviation("openvino", precision, deviation)
+        if kept is not None:
+            kept.keep(deviation)
 
     def __call__(self, batch: Images, /) -> tuple[Images, ...]:
         """Return the outputs (B, ...) float32."""
@@ -81,24 +91,44 @@ class OpenVinoBackend:
         return tuple(made[k] for k in range(len(self._compiled.outputs)))
 
 
-def _quantised(core: Any, model: Any, key: str, calibration: Images | None) -> Path:
-    """Return the int8 network's file, calibrated now or before."""
-    path = folder() / f"{key}-int8.xml"
-    if path.is_file() and path.with_suffix(".bin").is_file():
-        return path
-    if calibration is None or not len(calibration):
-        raise InferenceError(
-            "int8 takes its ranges from measured frames, and there are none for this network yet: run 'ptycho-bluesky "
-            "infer --backend openvino --precision int8' on a measurement once (the result is kept), or take bf16"
-        )
-    nncf = needed("nncf", "precision 'int8'")
-    nncf.set_log_level(40)
-    frames = np.ascontiguousarray(calibration[:CALIBRATION_FRAMES])
-    data = nncf.Dataset([frames[k : k + 1] for k in range(len(frames))])
-    made = nncf.quantize(model, data, subset_size=len(frames))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    needed("openvino", "int8").save_model(made, str(partial))
-    for ending in (".bin", ".xml"):  # whoever sees the second finds the first
-        partial.with_suffix(ending).replace(path.with_suffix(ending))
-    return path
+class _Calibration:
+    """An int8 network's file, and a note beside it of the frames that it was calibrated with and how far it is off.
+
+    The note is written last: without one, the file does not count.
+    """
+
+    def __init__(self, key: str, frames: Images | None) -> None:
+        self.path, self._frames = folder() / f"{key}-int8.xml", frames
+        self._mark = None if frames is None else hashlib.sha256(frames.tobytes()).hexdigest()
+        try:
+            note: dict[str, Any] = json.loads(self.path.with_suffix(".json").read_text())
+            self.deviation = Deviation(**note["deviation"])
+            self.holds = self.path.is_file() and self._mark in (None, note["frames"])
+            """Whether the file there is was calibrated with these frames or, where none are given, with any."""
+        except (OSError, ValueError, KeyError, TypeError):
+            self.holds = False
+
+    def quantise(self, model: Any) -> Path:
+        """Write the file."""
+        if self._frames is None or not len(self._frames):
+            raise InferenceError(
+                "int8 takes its ranges from measured frames, and there are none for this network yet: run "
+                "'ptycho-bluesky infer --backend openvino --precision int8' on a measurement once (the result is "
+                "kept), or take bf16"
+            )
+        nncf = needed("nncf", "precision 'int8'")
+        nncf.set_log_level(40)
+        frames = np.ascontiguousarray(self._frames[:CALIBRATION_FRAMES])
+        data = nncf.Dataset([frames[k : k + 1] for k in range(len(frames))])
+        made = nncf.quantize(model, data, subset_size=len(frames))
+        self.path.with_suffix(".json").unlink(missing_ok=True)
+        partial = self.path.with_name(f".{os.getpid()}-{self.path.name}")
+        needed("openvino", "int8").save_model(made, str(partial))
+        for ending in (".bin", ".xml"):
+            partial.with_suffix(ending).replace(self.path.with_suffix(ending))
+        return self.path
+
+    def keep(self, deviation: Deviation) -> None:
+        """Write the note."""
+        note = json.dumps({"frames": self._mark, "deviation": asdict(deviation)})
+        written(self.path.with_suffix(".json"), lambda partial: partial.write_text(note))
