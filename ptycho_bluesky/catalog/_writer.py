@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import queue
@@ -27,6 +28,12 @@ BATCH = 50
 
 APPEND_S = 20.0
 """Longest time to wait while another console appends its rows; then both take their chance."""
+
+STOP_S = 0.3
+"""Longest wait at a run's end. A short run is in Tiled by then; whoever needs a long one waits for it himself."""
+
+EXIT_S = 10.0
+"""Longest wait when the process ends; what is not in Tiled by then is sent from its journal later."""
 
 QUEUE = 2000
 """Documents that may wait for Tiled in memory; beyond that the run goes to its journal alone."""
@@ -57,6 +64,7 @@ class _Run:
         self._queue: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue(QUEUE)
         self._failed = self._stopped = False
         self._done = threading.Event()
+        atexit.register(self._done.wait, EXIT_S)  # a script that ends after its scan has its run in Tiled
         threading.Thread(target=self._send, name=f"tiled-writer-{uid[:8]}", daemon=True).start()
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
@@ -77,7 +85,7 @@ class _Run:
         if name == "stop":
             self._stopped = True
             if not self._failed and not self._done.wait(self._stop_wait_s):
-                logger.warning("run %s is still on its way to Tiled", self._uid[:8])
+                logger.info("run %s is still on its way to Tiled", self._uid[:8])
 
     def _send(self) -> None:
         sink = None
@@ -110,6 +118,7 @@ class _Run:
                 self._journal.remove()
             self._journal = None
         self._done.set()
+        atexit.unregister(self._done.wait)
 
 
 class RunWriter:
@@ -148,7 +157,7 @@ class RunWriter:
             self._said = True
 
 
-def tiled_writer(client: Any, *, batch_size: int = BATCH, stop_wait_s: float = 10.0) -> RunWriter:
+def tiled_writer(client: Any, *, batch_size: int = BATCH, stop_wait_s: float = STOP_S) -> RunWriter:
     """Return a callback for the RunEngine that writes runs into ``raw``: ``RE.subscribe(tiled_writer(client))``.
 
     Costs the RunEngine's thread a fraction of a millisecond an event. A dead or slow server never fails the scan:

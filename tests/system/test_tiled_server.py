@@ -92,7 +92,7 @@ def documents(count: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 def write(client: Any, run: list[tuple[str, dict[str, Any]]], **options: Any) -> str:
-    writer = tiled_writer(client, **options)
+    writer = tiled_writer(client, **{"stop_wait_s": 30.0} | options)
     for name, document in run:
         writer(name, document)
     return str(run[0][1]["uid"])

@@ -1,8 +1,8 @@
 """Plan, live image and dispatched reconstruction: RE(ptycho_scan([detector], stage.y, stage.x, pattern, metadata=metadata))."""
 
 from ptycho_bluesky.callbacks import DispatchOnStop, LiveInference
-from ptycho_bluesky.experiment import fermat, raster, snake
-from ptycho_bluesky.plans import estimate_scan, ptycho_scan
+from ptycho_bluesky.experiment.patterns import *
+from ptycho_bluesky.plans import *
 
 live = LiveInference()
 RE.subscribe(live)

@@ -48,7 +48,7 @@ def test_a_run_in_tiled_becomes_a_dataset(client: Any, make_documents: Documents
     from ptycho_bluesky.catalog import tiled_writer
 
     docs = make_documents(12, 16, metadata=block, scan_id=7)
-    writer = tiled_writer(client, batch_size=5)
+    writer = tiled_writer(client, batch_size=5, stop_wait_s=30)
     for name, doc in docs:
         writer(name, doc)
     dataset = dataset_from_run(client["raw"][docs[0][1]["uid"]])

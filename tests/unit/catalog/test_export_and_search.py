@@ -35,7 +35,7 @@ def run(client: Any, make_result: Make, make_documents: Callable[..., Any], bloc
     tag = uuid.uuid4().hex
     metadata = block.model_copy(update={"campaign": {"uid": tag, "view": 1}})
     documents = make_documents(10, 16, metadata=metadata)
-    writer = tiled_writer(client)
+    writer = tiled_writer(client, stop_wait_s=30)
     for name, doc in documents:
         writer(name, doc)
     job, pixel = str(uuid.uuid4()), metadata.geometry.pixel_size_m(16)

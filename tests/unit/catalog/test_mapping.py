@@ -51,7 +51,7 @@ def measure(client: Any) -> Callable[[Any], Any]:
 
     def run(plan: Any) -> Any:
         engine = RunEngine({}, context_managers=[])
-        engine.subscribe(tiled_writer(client, batch_size=100))
+        engine.subscribe(tiled_writer(client, batch_size=100, stop_wait_s=30))
         (uid,) = engine(plan)
         return client["raw"][uid]
 

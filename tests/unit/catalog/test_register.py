@@ -21,7 +21,7 @@ Make = Callable[..., Reconstruction]
 
 
 def measured(client: Any, documents: list[tuple[str, dict[str, Any]]]) -> str:
-    writer = tiled_writer(client)
+    writer = tiled_writer(client, stop_wait_s=30)
     for name, doc in documents:
         writer(name, doc)
     return str(documents[0][1]["uid"])

@@ -21,7 +21,7 @@ def test_inline_images_become_a_stack_that_is_read_by_slices(
     client: Any, catalog_home: Path, make_documents: Documents
 ) -> None:
     docs = make_documents(120, 16)
-    writer = tiled_writer(client, batch_size=50)
+    writer = tiled_writer(client, batch_size=50, stop_wait_s=30)
     for name, doc in docs:
         writer(name, doc)
     run = client["raw"][docs[0][1]["uid"]]  # the whole run is there when the stop document has been handled
@@ -36,7 +36,7 @@ def test_inline_images_become_a_stack_that_is_read_by_slices(
 
 def test_the_run_engine_waits_less_than_5_ms_an_event(client: Any, make_documents: Documents) -> None:
     docs = make_documents(400, 128)
-    writer, costs = tiled_writer(client), []
+    writer, costs = tiled_writer(client, stop_wait_s=30), []
     begin = time.perf_counter()
     for name, doc in docs:
         before = time.perf_counter()
@@ -69,7 +69,7 @@ def test_a_tiled_that_dies_in_mid_scan_fails_nothing_and_gets_the_run_later(
     docs = make_documents(20, 16)
     uid = docs[0][1]["uid"]
     monkeypatch.setattr(_writer, "_tiled_writer", dying)
-    writer = tiled_writer(client, batch_size=2)
+    writer = tiled_writer(client, batch_size=2, stop_wait_s=30)
     for name, doc in docs:
         writer(name, doc)
     deadline = time.monotonic() + 5
@@ -135,7 +135,7 @@ def test_a_full_disk_under_the_journal_does_not_stop_the_run(
 
     monkeypatch.setattr(_writer.Journal, "append", full)
     docs = make_documents(5, 16)
-    writer = tiled_writer(client)
+    writer = tiled_writer(client, stop_wait_s=30)
     for name, doc in docs:
         writer(name, doc)
     assert client["raw"][docs[0][1]["uid"]].metadata["stop"]["exit_status"] == "success"

@@ -36,7 +36,10 @@ def test_a_run_without_a_block_is_amended(client: Any, tmp_path: Path) -> None:
 
     from ptycho_bluesky.catalog import amendments_of, tiled_writer
 
-    run, writer = compose_run(metadata={"plan_name": "scan", "motors": ["m_y", "m_x"]}), tiled_writer(client)
+    run, writer = (
+        compose_run(metadata={"plan_name": "scan", "motors": ["m_y", "m_x"]}),
+        tiled_writer(client, stop_wait_s=30),
+    )
     number = {"dtype": "number", "shape": [], "source": "s", "dtype_numpy": "<f8", "units": "mm"}
     image = {"dtype": "array", "shape": [16, 16], "source": "s", "dtype_numpy": "<u2"}
     descriptor = run.compose_descriptor(name="primary", data_keys={"m_y": number, "m_x": number, "cam": image})

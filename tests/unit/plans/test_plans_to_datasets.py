@@ -20,7 +20,7 @@ def b(flying_beamline):
 def test_a_flight_becomes_a_dataset_and_live_ranges(b, engine, recorded, client):
     from ptycho_bluesky.catalog import dataset_from_run, tiled_writer
 
-    engine.subscribe(tiled_writer(client, batch_size=100))
+    engine.subscribe(tiled_writer(client, batch_size=100, stop_wait_s=30))
     (uid,) = engine(ptycho_fly([b.detector], b.flyer, PATTERN, metadata=b.metadata, exposure_s=0.001, flush_s=0.02))
     dataset = dataset_from_run(client["raw"][uid])
     np.testing.assert_allclose(dataset.positions, PATTERN.positions, atol=1e-10)
@@ -36,7 +36,7 @@ def test_tiles_become_one_dataset(b, engine, recorded, client):
     from ptycho_bluesky.catalog import CampaignRuns, dataset_from_runs, tiled_writer
 
     coarse = [SimulatedAxis(name=name, egu="um", limits=(-10.0, 10.0)) for name in ("coarse_y", "coarse_x")]
-    engine.subscribe(tiled_writer(client, batch_size=100))
+    engine.subscribe(tiled_writer(client, batch_size=100, stop_wait_s=30))
     tile = {"name": "raster", "height_m": 0.2e-6, "width_m": 0.2e-6, "step_m": 0.1e-6}
     options = {"height_m": 0.35e-6, "width_m": 0.2e-6, "tile_overlap_m": 0.05e-6, "metadata": b.metadata}
     engine(ptycho_mosaic([b.detector], b.stage.y, b.stage.x, tile, **options, coarse_y=coarse[0], coarse_x=coarse[1]))

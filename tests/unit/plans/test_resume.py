@@ -88,7 +88,7 @@ def test_a_fly_scan_goes_on_in_the_middle_of_a_line(b, engine, recorded):
 def test_a_run_in_the_catalogue_is_continued_and_its_dataset_is_whole(b, engine, recorded, client):
     from ptycho_bluesky.catalog import continued, dataset_from_run, tiled_writer
 
-    engine.subscribe(tiled_writer(client, batch_size=50))
+    engine.subscribe(tiled_writer(client, batch_size=50, stop_wait_s=30))
     first = aborted(engine, recorded, ptycho_scan(*devices(b), PATTERN, metadata=b.metadata), 7)
     root = first[0][1]["uid"]
     done = len(places(first))
