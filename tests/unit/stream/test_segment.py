@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -14,10 +15,10 @@ def test_a_segment_that_is_just_being_made_is_not_there_yet() -> None:
     made = Segment.create("half-made", 4096)
     try:
         os.truncate(made.path, 0)
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(list(Path("/proc/self/fd").iterdir()))
         with pytest.raises(InferenceError, match="no shared segment 'half-made'"):
             Segment.attach("half-made")
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
     finally:
         os.truncate(made.path, 4096)
         made.close()
