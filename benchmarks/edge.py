@@ -174,7 +174,7 @@ def simulated(row: Row, folder: Path, seconds: float) -> Iterator[tuple[int, np.
     where = {"eiger": "19991", "hdf5": str(folder / f"{uuid.uuid4()}.h5"), "pva": "bench:edge"}[row.source]
     uri = {"eiger": f"eiger://127.0.0.1:{where}", "hdf5": f"hdf5://{where}#/entry/data/data", "pva": f"pva://{where}"}
     rate = "1000" if row.source == "pva" else "0"  # where nothing holds the sender back, frames would be lost
-    command = [sys.executable, "-m", "ptycho_bluesky", "simulate", row.source, where, "--frames", count]
+    command = [sys.executable, "-m", "ptycho_bluesky.cli", "simulate", row.source, where, "--frames", count]
     command += ["--rate", rate, "--start-delay", "2", "--json"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as detector:
         try:
