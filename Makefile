@@ -37,7 +37,7 @@ bench: $(TESTED)
 
 # The shipped network, bit for bit on the same kind of processor (10 minutes on two cores).
 model: $(STAMP)
-	$(BIN)/ptycho-bluesky train --steps 2600 --validate-every 200 --seed 0 --threads 1 --bfloat16 \
+	$(BIN)/ptycho-bluesky train --steps 2600 --validate-every 200 --seed 0 --threads 1 --bfloat16 --device cpu \
 	  --output ptycho_bluesky/inference/weights/default.safetensors
 
 clean:
