@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -205,10 +204,10 @@ def _published(path: Path, name: str) -> PtychoNNModel:
     """Load a state dict of the PtychoNN family."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch's reader takes the bytes of a foreign file for instructions: anything may come
         raise FormatError(
-            f"{path} is no state dict that can be loaded safely ({str(error).splitlines()[0]}); save it by "
-            "torch.save(network.state_dict(), path)"
+            f"{path} is no state dict that can be loaded safely ({type(error).__name__}); give a model file that "
+            "'train' wrote, or save one by torch.save(network.state_dict(), path)"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise FormatError(f"{path} holds a {type(state).__name__}, not a state dict (names and tensors)")

@@ -83,6 +83,14 @@ def test_nothing_in_a_file_can_run(tmp_path, monkeypatch):
     assert not Path("trapped").exists()
 
 
+@pytest.mark.parametrize("content", [b"hello\n", b"", b"\x89PNG\r\n", b"PK\x03\x04 no zip"])
+def test_a_file_of_another_kind_is_refused_in_one_sentence(tmp_path, content):
+    (tmp_path / "notes.txt").write_bytes(content)
+    with pytest.raises(FormatError, match=r"notes.txt is no state dict .*; give a model file") as caught:
+        load_model(tmp_path / "notes.txt")
+    assert "weights_only" not in str(caught.value)  # torch's advice: to turn the guard off
+
+
 def test_foreign_weights_are_refused(tmp_path):
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "a.pth")
     with pytest.raises(FormatError, match=r"no 'encoder.0.weight'"):
