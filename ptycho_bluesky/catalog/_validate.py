@@ -10,10 +10,11 @@ from typing import Any
 from ptycho_bluesky.catalog._amendments import amendments_of
 from ptycho_bluesky.catalog._dataset import block_with, dataset_with
 from ptycho_bluesky.errors import PtychoError
-from ptycho_bluesky.experiment import POSITION_UNITS_M
+from ptycho_bluesky.experiment import POSITION_UNITS_M, PtychographyMetadata
 
 __all__ = ["RunCheck", "mapping_template", "validate_run"]
 
+TOLD = ("frames_key", "position_keys", "position_unit", "axis_signs", "exposure_s", "geometry")
 UNITS = {"µm": "um", "μm": "um", "micron": "um", "microns": "um", "micrometer": "um", "micrometre": "um"}
 
 
@@ -90,14 +91,38 @@ def _known(run: Any) -> Iterator[_Known]:
 
 
 def mapping_template(run: Any) -> str:
-    """Return a TOML mapping for a run of somebody's plan: what can be guessed is filled in, the rest asks to be.
+    """Return a TOML mapping for a run, to be corrected: what it says of itself, or else what can be guessed.
 
     Parameters
     ----------
     run:
         Tiled client of a run.
     """
-    known, start = list(_known(run)), run.metadata["start"]
+    start = run.metadata["start"]
+    head = [
+        f"# What the keys of run {start['uid']} ({start.get('plan_name', 'unknown plan')}) mean.",
+        "# Correct it, then: ptycho-bluesky validate UID --amend THIS_FILE",
+        "[ptychography]",
+    ]
+    try:
+        told = _told(block_with(run, amendments_of(run), None))
+    except PtychoError:  # a run of somebody's plan, which has no block, or one that cannot be read
+        told = []
+    return "\n".join(head + (told or _guessed(run, start))) + "\n"
+
+
+def _told(block: PtychographyMetadata) -> list[str]:
+    """Return what a run says: a guess in its place, once amended, would win over it."""
+    lines = []
+    for key, value in block.model_dump(mode="json", include=set(TOLD), exclude_none=True).items():
+        inner = {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+        lines += [f"{name} = {json.dumps(v)}" for name, v in inner.items()]
+    return [*lines, *(f"# NEEDED  {text}" for text in block.missing()), *(f"# {text}" for text in block.unknown())]
+
+
+def _guessed(run: Any, start: Mapping[str, Any]) -> list[str]:
+    """Return what keys, units and plan of a run let guess; the rest asks to be filled in."""
+    known = list(_known(run))
     data = [k for k in known if k.device is None]
     images = [k for k in data if len(_sides(k.about)) >= 2]
     frames = images[0] if images else None
@@ -105,9 +130,6 @@ def mapping_template(run: Any) -> str:
     unit = next((k.units for k in data if k.key == keys[0]), "")
     unit = UNITS.get(unit.lower(), unit.lower())
     lines = [
-        f"# What the keys of run {start['uid']} ({start.get('plan_name', 'unknown plan')}) mean.",
-        "# Correct it, then: ptycho-bluesky validate UID --amend THIS_FILE",
-        "[ptychography]",
         f"frames_key = {_text(frames.key if frames else 'FILL IN')}"
         + _others("images", [k.key for k in images[1:]], "the data key of the diffraction patterns"),
         f"position_keys = [{_text(keys[0])}, {_text(keys[1])}]  # (row, column) = (y, x)",
@@ -128,7 +150,7 @@ def mapping_template(run: Any) -> str:
         "detector_pixel_m = 75e-6  # m, FILL IN",
         "# beam_center_px = [128, 128]  # (row, column) of the direct beam, as the detector delivers",
     ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _sides(about: Mapping[str, Any]) -> list[int]:

@@ -29,6 +29,7 @@ from ptycho_bluesky.catalog import (
 from ptycho_bluesky.devices import Beamline, simulated_beamline
 from ptycho_bluesky.errors import CatalogError, DatasetError
 from ptycho_bluesky.experiment import FlyPath, snake
+from ptycho_bluesky.plans import ptycho_scan
 
 GEOMETRY = {"energy_kev": 8.8, "distance_m": 0.95, "detector_pixel_m": 75e-6}
 MAPPING: dict[str, Any] = {
@@ -124,6 +125,18 @@ def test_a_template_says_what_can_be_guessed(b: Beamline, measure: Callable[[Any
     assert dataset.geometry.distance_m == pytest.approx(0.95)
     assert 0 < np.ptp(dataset.positions, axis=0).max() < 0.4e-6
     assert "position_source: encoder, readback or setpoint" in validate_run(run, tmp_path / "m.toml").wished
+
+
+def test_a_template_of_a_run_that_tells_keeps_what_it_tells(b: Beamline, measure: Callable[[Any], Any]) -> None:
+    said = b.metadata.model_copy(update={"axis_signs": (-1, 1)})
+    run = measure(ptycho_scan([b.detector], b.stage.y, b.stage.x, snake(3e-7, 3e-7, 1e-7), metadata=said))
+    amend_run(run, {"geometry": {"distance_m": 1.93}}, "measured again")
+    text = mapping_template(run)
+    block = tomllib.loads(text)["ptychography"]
+    assert block["axis_signs"] == [-1, 1] and block["geometry"]["distance_m"] == 1.93
+    assert block["geometry"]["energy_kev"] == pytest.approx(8.8) and "FILL IN" not in text
+    assert "# geometry.beam_center_px: " in text  # what would be good to know
+    assert block["position_keys"] == list(said.position_keys) and block["exposure_s"] == said.exposure_s
 
 
 def test_a_list_scan_in_object_pixels(b: Beamline, measure: Callable[[Any], Any]) -> None:
