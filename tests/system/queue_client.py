@@ -1,4 +1,4 @@
-"""A user at the queue server: ``python queue_client.py CONTROL INFO`` queues a scan, runs it, and prints one JSON object."""
+"""A user at the queue server: ``queue_client.py CONTROL INFO`` queues a scan, runs it, and prints one JSON object."""
 
 from __future__ import annotations
 
