@@ -122,9 +122,7 @@ def examine() -> list[Finding]:
 
 
 def doctor(
-    profile: Annotated[
-        Path | None, typer.Option(help="A profile: look at it too, and start it once.")
-    ] = None,
+    profile: Annotated[Path | None, typer.Option(help="A profile: look at it too, and start it once.")] = None,
     json_output: Json = False,
 ) -> None:
     """Look at everything that ptycho-bluesky needs here; exit status 1 if anything fails."""
