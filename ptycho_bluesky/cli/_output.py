@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["Json", "emit", "given", "progress", "say", "start_logging"]
 
@@ -31,8 +32,8 @@ def start_logging(level: int = logging.WARNING) -> None:
 
 
 def say(text: str) -> None:
-    """Tell people what is happening."""
-    _console.print(text, highlight=False)
+    """Tell people what is happening: as it is, on one line, so that an address in it can be copied."""
+    _console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -60,8 +61,11 @@ def emit(result: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(plain, allow_nan=False))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # an address or a path is told to its end
     for key, value in plain.items():
-        table.add_row(f"[bold]{key}[/bold]", json.dumps(value) if isinstance(value, dict | list) else str(value))
+        text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+        table.add_row(Text(key, style="bold"), Text(text))
     Console().print(table)
 
 

@@ -78,6 +78,11 @@ def _run(
         result = run_simulator(transmitter, patterns, options, positions=positions, should_stop=stopped.is_set)
     finally:
         transmitter.close()
+    if result.refused and not result.sent:
+        raise SourceError(
+            f"nobody took a frame from {transmitter.uri} ({result.refused} refused); begin to read it first, e.g. by "
+            "`ptycho-bluesky receive`, or give --start-delay"
+        )
     emit({"uri": transmitter.uri, **asdict(result)}, json_output)
 
 

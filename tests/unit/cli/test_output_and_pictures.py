@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from ptycho_bluesky.cli._output import emit
+from ptycho_bluesky.cli._output import emit, say
 from ptycho_bluesky.cli._pictures import Panel, save_panels
 from ptycho_bluesky.errors import FormatError
 from ptycho_bluesky.reconstruction.judgement import scale_bar_m
@@ -26,6 +27,17 @@ def test_table_for_people_names_every_key(capsys: pytest.CaptureFixture[str]) ->
     assert "r_factor" in out
     assert "0.1234" in out
     assert "[1, 5, 6]" in out
+
+
+def test_an_address_is_told_to_its_end(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptycho_bluesky.cli._output._console", Console(stderr=True, width=40))
+    monkeypatch.setenv("COLUMNS", "40")
+    uri = "hdf5:///data/[a]/scan.h5?" + "x" * 60 + "#/entry/data/data"
+    say(f"read it from {uri}")
+    emit({"uri": uri}, False)
+    told = capsys.readouterr()
+    assert told.err == f"read it from {uri}\n"
+    assert uri in "".join(told.out.removeprefix("uri").split())
 
 
 @pytest.mark.parametrize(("width", "length"), [(4e-6, 1e-6), (8.1e-6, 2e-6), (1e-6, 2e-7), (332.0, 50.0)])

@@ -53,6 +53,12 @@ def test_a_recorded_dataset_through_a_file(tmp_path: Path) -> None:
     assert not few["ended"]
 
 
+def test_a_detector_that_nobody_listens_to_says_so_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptycho_bluesky.stream.simulators._eiger.LINGER_MS", 300)
+    with pytest.raises(PtychoError, match=r"nobody took a frame from eiger://127.0.0.1:\d+ \(5 refused\); begin"):
+        runner.invoke(app, ["simulate", "eiger", "0", "--frames", "5", "--size", "16"], catch_exceptions=False)
+
+
 def test_what_is_wrong_is_counted() -> None:
     detector = EigerTransmitter(0, "json")
     options = SimulatorOptions(frames=50, rate_hz=0, faults=Faults(drop_every=10, corrupt_every=15))
