@@ -93,9 +93,19 @@ def _patterns(frames: int, size: int, dtype: str, source: str | None) -> tuple[A
 
     if source is not None:
         dataset = load_input(source)
-        return np.asarray(dataset.frames[: min(frames, len(dataset))]), dataset.positions
+        return _counts(np.asarray(dataset.frames[: min(frames, len(dataset))])), dataset.positions
     each = size * size * np.dtype(dtype).itemsize
     return simulated_patterns(min(frames, max(4, DISTINCT_MB * 10**6 // each // 4)), size, dtype), None
+
+
+def _counts(frames: Any) -> Any:
+    """Return frames as a detector counts them: recorded ones may be floats, or signed."""
+    import numpy as np
+
+    if frames.dtype.kind == "u" and frames.dtype.itemsize <= 4:
+        return frames
+    whole = np.rint(np.nan_to_num(frames)).clip(0, 2**31)
+    return whole.astype(np.uint16 if whole.max(initial=0) < 2**16 else np.uint32)
 
 
 @app.command()

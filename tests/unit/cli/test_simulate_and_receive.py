@@ -53,6 +53,17 @@ def test_a_recorded_dataset_through_a_file(tmp_path: Path) -> None:
     assert not few["ended"]
 
 
+@pytest.mark.parametrize(("dtype", "largest", "sent_as"), [("float32", 900.0, "uint16"), ("int32", 70_000, "uint32")])
+def test_recorded_floats_and_signed_numbers_are_sent_as_counts(
+    tmp_path: Path, dtype: str, largest: float, sent_as: str
+) -> None:
+    frames = np.zeros((6, 16, 16), dtype)
+    frames[:, 3, 4] = largest
+    save_dataset(tmp_path / "scan.npz", PtychoDataset(frames, np.random.default_rng(1).uniform(0, 9, (6, 2))))
+    sent = run("simulate", "hdf5", tmp_path / "out.h5", "-i", tmp_path / "scan.npz", "--frames", 6, "--rate", 0)
+    assert run("receive", sent["uri"])["dtype"] == sent_as
+
+
 def test_a_detector_that_nobody_listens_to_says_so_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ptycho_bluesky.stream.simulators._eiger.LINGER_MS", 300)
     with pytest.raises(PtychoError, match=r"nobody took a frame from eiger://127.0.0.1:\d+ \(5 refused\); begin"):
