@@ -36,7 +36,7 @@ def ioc_command(
     """Serve motor records, an areaDetector with its HDF5 plugin and a PVA image, until Ctrl-C.
 
     Behind them are the physics, or the recording: frames show the sample where the stage is. Ports are EPICS's own
-    (``EPICS_CA_SERVER_PORT``, ``EPICS_PVAS_SERVER_PORT``, ``EPICS_PVAS_BROADCAST_PORT``). Prints one line when clients
+    (EPICS_CA_SERVER_PORT, EPICS_PVAS_SERVER_PORT, EPICS_PVAS_BROADCAST_PORT). Prints one line when clients
     can connect.
     """
     start_logging()

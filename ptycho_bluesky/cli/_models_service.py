@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -78,7 +79,14 @@ def _source(text: str) -> tuple[FileSource | ReconstructionSource | TiledSource,
         return FileSource(path=text), None
     try:
         job = Ledger().job(text)
-    except DispatchError:  # of another machine, or a run: the catalogue knows
+    except DispatchError as error:  # of another machine, or a run: the catalogue knows
+        try:
+            UUID(text)
+        except ValueError:
+            raise DispatchError(
+                f"{text!r} is no file, no job of this home (or the beginning of several), and not the full uid of "
+                "a run; `ptycho-bluesky jobs list` shows jobs"
+            ) from error
         return TiledSource(uid=text), text
     return ReconstructionSource(job_id=job.job_id), job.spec().raw_uid
 

@@ -136,12 +136,15 @@ def test_a_training_is_submitted_as_a_job(
     assert spec.source == ReconstructionSource(job_id=job.job_id) and spec.raw_uid == "the-run"
     assert spec.options["start_from"] is None
     assert (spec.options["seconds"], spec.options["size"]) == (60, "jetson")
-    one_json("train", "uid-of-a-run")
-    assert submitted[-1].raw_uid == "uid-of-a-run"
+    uid = "a216335d-320c-4101-bed6-4afe1b222547"
+    one_json("train", uid)
+    assert submitted[-1].raw_uid == uid
+    with pytest.raises(DispatchError, match=r"'none.h5' is no file, no job of this home .* full uid of a run"):
+        one_json("train", "none.h5")
     with pytest.raises(FormatError, match="KEY=VALUE"):
-        one_json("train", "x", "--set", "steps")
+        one_json("train", uid, "--set", "steps")
     with pytest.raises(DispatchError, match="name"):
-        one_json("train", "x", "--name", "../x")
+        one_json("train", uid, "--name", "../x")
 
 
 def test_what_is_no_model_is_refused(client: Any, tmp_path: Path) -> None:
