@@ -93,7 +93,10 @@ Table = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], bool]
 
 
 def _numpy(path: Path) -> Table:
-    given = np.load(path, allow_pickle=False)
+    try:
+        given = np.load(path, allow_pickle=False)
+    except (EOFError, ValueError) as error:  # NumPy's own text advises to unpickle the file
+        raise ValueError("it is no .npy or .npz file, or a damaged one") from error
     if isinstance(given, np.ndarray):
         yx = np.asarray(given, np.float64)
         return yx, np.arange(len(yx), dtype=np.float64), False

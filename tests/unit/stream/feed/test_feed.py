@@ -157,3 +157,10 @@ def test_files_that_are_no_positions_are_refused_in_words(tmp_path):
         with pytest.raises(FormatError, match=text):
             PositionTable.read(str(tmp_path / name))
     assert PositionTable.read("frames").extents is None
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b""])
+def test_a_file_that_holds_no_positions_is_refused_without_numpys_advice(tmp_path, content):
+    (tmp_path / "notes.txt").write_bytes(content)
+    with pytest.raises(FormatError, match=r"it is no .npy or .npz file, or a damaged one; give 'frames'"):
+        PositionTable.read(str(tmp_path / "notes.txt"))
