@@ -16,6 +16,7 @@ from torch import nn
 from ptycho_bluesky.errors import InferenceError
 from ptycho_bluesky.inference.backends._export import check_deviation, exported, folder, key_of, needed, written
 from ptycho_bluesky.inference.backends._protocol import Deviation, Images, Precision
+from ptycho_bluesky.inference.backends._signal_stack import kept_signal_stack
 from ptycho_bluesky.inference.backends._torch import reference
 
 __all__ = ["CALIBRATION_FRAMES", "OpenVinoBackend"]
@@ -60,6 +61,12 @@ class OpenVinoBackend:
         if precision == "f16":
             raise InferenceError("openvino computes in f32, bf16 or int8 on a CPU, asked was f16")
         self.precision: Precision = precision
+        with kept_signal_stack():
+            self._open(network, example, precision, threads, calibration)
+
+    def _open(
+        self, network: nn.Module, example: Images, precision: Precision, threads: int, calibration: Images | None
+    ) -> None:
         core = needed("openvino", "backend 'openvino'").Core()
         model = core.read_model(exported(network, example))
         kept: _Calibration | None = None
@@ -85,9 +92,10 @@ class OpenVinoBackend:
 
     def __call__(self, batch: Images, /) -> tuple[Images, ...]:
         """Return the outputs (B, ...) float32."""
-        if not hasattr(self._own, "request"):
-            self._own.request = self._compiled.create_infer_request()
-        made = self._own.request.infer([np.ascontiguousarray(batch)], share_inputs=True)
+        with kept_signal_stack():
+            if not hasattr(self._own, "request"):
+                self._own.request = self._compiled.create_infer_request()
+            made = self._own.request.infer([np.ascontiguousarray(batch)], share_inputs=True)
         return tuple(made[k] for k in range(len(self._compiled.outputs)))
 
 
