@@ -1,7 +1,7 @@
 """The stack on which a thread handles signals, kept through calls of a library that puts its own in its place.
 
-OpenVINO 2026.4 does so while it makes and first runs code for a CPU, and frees that stack afterwards: the next signal, be
-it Ctrl-C, would end the process by a segmentation fault.
+OpenVINO 2026.4 does so while it makes and first runs code for a CPU, and frees that stack afterwards: the next signal,
+be it Ctrl-C, would end the process by a segmentation fault.
 """
 
 from __future__ import annotations
