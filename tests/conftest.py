@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,16 @@ def processes_of(folder: Path) -> list[str]:
         if str(folder) in line and process.info["pid"] != os.getpid() and process.info["status"] != "zombie":
             found.append(line)
     return found
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """Commands that run in the tests' process set the package's log; the next test finds it as it was."""
+    logger = logging.getLogger("ptycho_bluesky")
+    level, handlers = logger.level, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture
