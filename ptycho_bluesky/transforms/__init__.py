@@ -21,6 +21,7 @@ from ptycho_bluesky.transforms._lanes import (
     transpose_rows,
     where_bad,
 )
+from ptycho_bluesky.transforms._waves import from_waves, to_waves
 
 __all__ = [
     "FASTMATH",
@@ -31,6 +32,7 @@ __all__ = [
     "can_transform",
     "emitted",
     "forward",
+    "from_waves",
     "highest",
     "inverse",
     "lanes",
@@ -41,6 +43,7 @@ __all__ = [
     "root",
     "splat",
     "store",
+    "to_waves",
     "total",
     "transpose",
     "transpose_rows",

@@ -14,7 +14,6 @@ from ptycho_bluesky.inference.backends._steps import (
     believe,
     entry,
     f32,
-    from_waves,
     illuminate,
     jit,
     look_ahead,
@@ -23,7 +22,7 @@ from ptycho_bluesky.inference.backends._steps import (
     scale,
     step,
 )
-from ptycho_bluesky.transforms import LANES, inverse, larger, load, root, splat, store, total, transpose
+from ptycho_bluesky.transforms import LANES, from_waves, inverse, larger, load, root, splat, store, total, transpose
 
 __all__ = ["conclude", "look_again", "measure", "prepare"]
 

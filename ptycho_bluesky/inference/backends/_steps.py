@@ -22,13 +22,14 @@ from ptycho_bluesky.transforms import (
     Plan,
     aligned,
     forward,
+    from_waves,
     inverse,
     load,
     root,
     splat,
     store,
+    to_waves,
     total,
-    transpose,
     where_bad,
 )
 
@@ -39,7 +40,6 @@ __all__ = [
     "believe",
     "entry",
     "f32",
-    "from_waves",
     "illuminate",
     "jit",
     "look_ahead",
@@ -165,20 +165,6 @@ def scale(beam: Any, counts: Any, room: Any) -> None:
             intensity = kept[i, j] * flux
             excess[i, j] = intensity - beam.expected[i, j] if kept[i, j] >= 0 else f32(0)
             kept[i, j] = intensity if kept[i, j] >= 0 else f32(-1)
-
-
-@jit
-def to_waves(strip: Any, waves: Any, m: int, s: int) -> None:
-    for b in range(waves.shape[0]):
-        for plane in range(2):
-            transpose(strip, (b * LANES, plane, 0), 2 * LANES, waves, (b, m, s * LANES, plane, 0), 2 * LANES)
-
-
-@jit
-def from_waves(waves: Any, m: int, s: int, strip: Any) -> None:
-    for b in range(waves.shape[0]):
-        for plane in range(2):
-            transpose(waves, (b, m, s * LANES, plane, 0), 2 * LANES, strip, (b * LANES, plane, 0), 2 * LANES)
 
 
 @jit

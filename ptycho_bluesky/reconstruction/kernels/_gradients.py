@@ -14,18 +14,17 @@ import numpy.typing as npt
 from ptycho_bluesky.reconstruction.kernels._passes import (
     begin,
     exit_strip,
-    from_waves,
     jit,
     look_up,
     meet,
     part,
     propagate,
-    to_waves,
 )
 from ptycho_bluesky.reconstruction.kernels._strips import cached
 from ptycho_bluesky.transforms import (
     LANES,
     forward,
+    from_waves,
     inverse,
     larger,
     load,
@@ -33,6 +32,7 @@ from ptycho_bluesky.transforms import (
     root,
     splat,
     store,
+    to_waves,
     total,
     where_bad,
 )

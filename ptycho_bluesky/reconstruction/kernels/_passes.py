@@ -21,6 +21,7 @@ from ptycho_bluesky.transforms import (
     FASTMATH,
     LANES,
     forward,
+    from_waves,
     highest,
     inverse,
     larger,
@@ -28,8 +29,8 @@ from ptycho_bluesky.transforms import (
     root,
     splat,
     store,
+    to_waves,
     total,
-    transpose,
     transpose_rows,
     where_bad,
 )
@@ -39,14 +40,12 @@ __all__ = [
     "begin",
     "evaluate",
     "exit_strip",
-    "from_waves",
     "jit",
     "look_up",
     "meet",
     "part",
     "propagate",
     "sweep",
-    "to_waves",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -74,22 +73,6 @@ def exit_strip(obj: Any, probe: Any, y: int, x: int, s: int, size: int, strip: A
         p, pi = load(probe, (s, i, 0, 0)), load(probe, (s, i, 1, 0))
         store(strip, (i, 0, 0), p * o - pi * oi)
         store(strip, (i, 1, 0), p * oi + pi * o)
-
-
-@jit
-def to_waves(strip: Any, waves: Any, m: int, s: int) -> None:
-    """Write strip s of mode m, transposed, to waves (strips, M, rows, 2, 16)."""
-    for b in range(waves.shape[0]):
-        for plane in range(2):
-            transpose(strip, (b * LANES, plane, 0), 2 * LANES, waves, (b, m, s * LANES, plane, 0), 2 * LANES)
-
-
-@jit
-def from_waves(waves: Any, m: int, s: int, strip: Any) -> None:
-    """Undo :func:`to_waves`."""
-    for b in range(waves.shape[0]):
-        for plane in range(2):
-            transpose(waves, (b, m, s * LANES, plane, 0), 2 * LANES, strip, (b * LANES, plane, 0), 2 * LANES)
 
 
 @jit

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 import time
@@ -25,20 +23,6 @@ Shown = tuple[str, Callable[..., None]]
 def test_outputs_that_are_none_are_refused_together() -> None:
     with pytest.raises(SourceError, match=r"2 faults.*'carrier-pigeon://loft'.*'pva://'.*give pva://PREFIX"):
         check_outputs(["carrier-pigeon://loft", "pva://a", "pva://"])
-
-
-@pytest.fixture
-def loopback() -> dict[str, str]:
-    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        udp.bind(("127.0.0.1", 0))
-        ports = str(tcp.getsockname()[1]), str(udp.getsockname()[1])
-    chosen = {"EPICS_PVA_ADDR_LIST": "127.0.0.1", "EPICS_PVA_AUTO_ADDR_LIST": "NO"}
-    chosen |= {"EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1", "EPICS_PVAS_BEACON_ADDR_LIST": "127.0.0.1"}
-    chosen |= {"EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO"}
-    for side in ("PVA", "PVAS"):
-        chosen |= {f"EPICS_{side}_SERVER_PORT": ports[0], f"EPICS_{side}_BROADCAST_PORT": ports[1]}
-    return os.environ | chosen
 
 
 def test_the_image_as_pvaccess_records_while_tiled_is_away(
