@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from ptycho_bluesky._resources import Resource
 from ptycho_bluesky.errors import ConfigurationError, report
 
 __all__ = ["ScanLimits", "Settings", "settings"]
@@ -73,6 +75,9 @@ class Settings(BaseSettings):
     limits: ScanLimits = ScanLimits()
     """What a scan may cost, where the plan is given no limits; in the environment as JSON."""
 
+    resources: dict[str, Resource] = Field(default_factory=dict)
+    """Places where jobs can run, by name, besides this machine, which is ``local`` and need not be described."""
+
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """CPU threads that a reconstruction or a training may use."""
 
@@ -86,6 +91,15 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()  # other processes of ours start in other folders
+
+    @field_validator("resources")
+    @classmethod
+    def _named(cls, value: dict[str, Resource]) -> dict[str, Resource]:
+        if wrong := [name for name in value if not re.fullmatch(r"[\w-]{1,40}", name) or name == "auto"]:
+            raise ValueError(f"{', '.join(wrong)}: take 1 to 40 letters, digits, - and _, other than 'auto'")
+        if wrong := [name for name, found in value.items() if (name == "local") != (found.kind == "local")]:
+            raise ValueError(f"{', '.join(wrong)}: this machine, and nothing else, is named 'local' and of that kind")
+        return value
 
     @classmethod
     def settings_customise_sources(

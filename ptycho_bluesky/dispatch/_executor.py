@@ -1,20 +1,16 @@
-"""Where jobs run: the protocol, and this machine."""
+"""Jobs from submission to retry, the same at all places; what differs are the launchers."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._folder import JobFolder
+from ptycho_bluesky.dispatch._launcher import Launcher, LocalLauncher, launcher_at, launcher_of
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._status import FINAL, JobStatus
@@ -26,42 +22,20 @@ KILL_S = 5.0
 """Longest time that the system may take to end a killed process."""
 
 
-class Executor(Protocol):
-    """Runs jobs somewhere. The runner and the job's folder are the same under each."""
-
-    def submit(self, spec: JobSpec) -> str:
-        """Enter a job and start its runner, or find the job that it is already; return its id."""
-        ...
-
-    def poll(self, job_id: str) -> JobStatus:
-        """Return the job's status now."""
-        ...
-
-    def cancel(self, job_id: str, grace_s: float = 10.0) -> JobStatus:
-        """End a job, by asking first."""
-        ...
-
-    def reattach(self, job_id: str) -> JobStatus:
-        """Take up a job of an earlier process; start its runner where that was left undone."""
-        ...
-
-
-class LocalExecutor:
-    """Jobs on this machine, each a detached process that survives the console.
+class Executor:
+    """Jobs anywhere: each at the place that its specification names, in the same folder, under the same rules.
 
     Parameters
     ----------
-    slots:
-        Jobs that may run at once on a device; the others wait in their own runners, which take turns by file locks.
     ledger:
         None for the ledger of ``settings().home``.
+    launchers:
+        By the names of places, where they are not to be made from the settings, e.g. pilots that this process owns.
     """
 
-    def __init__(self, slots: int = 1, ledger: Ledger | None = None) -> None:
-        if slots < 1:
-            raise DispatchError(f"slots is {slots}; at least 1 job must be allowed to run at once")
-        self.slots = slots
+    def __init__(self, ledger: Ledger | None = None, launchers: Mapping[str, Launcher] | None = None) -> None:
         self.ledger = ledger or Ledger()
+        self.launchers = dict(launchers or {})
 
     def submit(self, spec: JobSpec) -> str:
         """Enter a job and start its runner; an equal spec of the same run is the same job and is not run again.
@@ -96,20 +70,20 @@ class LocalExecutor:
         """Start the runner of a job that waits for its first one."""
         if job.runner_file.exists() or job.status().state != "queued":
             return
-        command = [sys.executable, "-m", "ptycho_bluesky.dispatch.runner", str(job.path), str(self.slots)]
-        environment = {**os.environ, "PTYCHO_BLUESKY_HOME": str(settings().home)}
-        with job.log_file.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=job.path,
-                env=environment,
-                start_new_session=True,  # its own process group: it survives the console, and can be ended as a whole
-            )
-        job.launched(process.pid)
-        threading.Thread(target=process.wait, name="runner-reaper", daemon=True).start()  # no zombie when it ends
+        place = job.spec().place
+        launcher = self.launchers.get(place) or launcher_at(place)
+        job.launched(launcher.launch(job))
+
+    def _started_by(self, runner: Mapping[str, Any]) -> Launcher:
+        return self.launchers.get(str(runner.get("place"))) or launcher_of(runner)
+
+    def _works(self, job: JobFolder) -> bool:
+        """Whether a runner is at work or waits, as far as its launcher, or else the heartbeat, can tell."""
+        runner = job.runner()
+        if runner is None:
+            return False
+        told = self._started_by(runner).alive(job, runner)
+        return job.alive() if told is None else told
 
     def poll(self, job_id: str) -> JobStatus:
         """Return the job's status now; a job whose runner has died without a word is ``lost``."""
@@ -153,14 +127,13 @@ class LocalExecutor:
         while time.monotonic() < deadline:
             if job.status().state in FINAL:
                 return job.status()
-            if job.runner_pid() is None:
+            if not self._works(job):
                 break
             time.sleep(0.05)
-        if (pid := job.runner_pid()) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+        if (runner := job.runner()) is not None and self._works(job):
+            self._started_by(runner).kill(job, runner)
             deadline = time.monotonic() + KILL_S
-            while job.runner_pid() is not None and time.monotonic() < deadline:
+            while self._works(job) and time.monotonic() < deadline:
                 time.sleep(0.02)
         if job.status().state not in FINAL:
             self.ledger.record(job, "cancelled", reason="cancelled by the user")
@@ -182,7 +155,7 @@ class LocalExecutor:
                     f"job {job.job_id} is {status.state}; only failed, lost and cancelled jobs can be retried"
                 )
             deadline = time.monotonic() + KILL_S
-            while job.runner_pid() is not None:  # it has said its last word, and is about to end
+            while self._works(job):  # it has said its last word, and is about to end
                 if time.monotonic() > deadline:
                     raise DispatchError(f"the runner of job {job.job_id} does not end; cancel the job, then retry it")
                 time.sleep(0.05)
@@ -191,3 +164,21 @@ class LocalExecutor:
             self.ledger.record(job, "queued", attempt=status.attempt + 1)
             self._launch(job)
         return job.status()
+
+
+class LocalExecutor(Executor):
+    """Jobs on this machine, each a detached process that survives the console.
+
+    Parameters
+    ----------
+    slots:
+        Jobs that may run at once on a device; the others wait in their own runners, which take turns by file locks.
+        None for what the settings say of ``local``, or 1.
+    ledger:
+        None for the ledger of ``settings().home``.
+    """
+
+    def __init__(self, slots: int | None = None, ledger: Ledger | None = None) -> None:
+        if slots is not None and slots < 1:
+            raise DispatchError(f"slots is {slots}; at least 1 job must be allowed to run at once")
+        super().__init__(ledger, {"local": LocalLauncher("local", settings().resources.get("local"), slots=slots)})

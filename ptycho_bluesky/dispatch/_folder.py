@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +17,7 @@ import psutil
 from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky._who import whoami
 from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._launcher import Ending, launcher_of
 from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._status import TRANSITIONS, JobState, JobStatus
 from ptycho_bluesky.errors import DispatchError
@@ -204,32 +207,47 @@ class JobFolder:
         """Leave a sign of life."""
         atomic_write(self.heartbeat_file, json.dumps({"t": time.time(), "pid": os.getpid()}), sync=False)
 
-    def launched(self, pid: int) -> None:
-        """Note the process that works on this job."""
-        atomic_write(
-            self.runner_file, json.dumps({"pid": pid, "host": socket.gethostname(), "t": time.time()}), sync=False
-        )
+    def launched(self, runner: Mapping[str, Any]) -> None:
+        """Note what works on this job: what its launcher returned."""
+        noted = {"host": socket.gethostname(), "t": time.time(), **runner}
+        atomic_write(self.runner_file, json.dumps(noted), sync=False)
+
+    def runner(self) -> dict[str, Any] | None:
+        """Return what works on this job, as noted; None before its launch."""
+        try:
+            noted = json.loads(self.runner_file.read_text())
+        except (OSError, ValueError):
+            return None
+        return noted if isinstance(noted, dict) else None
 
     def runner_pid(self) -> int | None:
         """Return the runner's process on this machine while it lives; safe against a pid that was given anew."""
         try:
-            pid = int(json.loads(self.runner_file.read_text())["pid"])
+            pid = int((self.runner() or {})["pid"])
             command = psutil.Process(pid).cmdline()
-        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        except (ValueError, KeyError, TypeError, psutil.Error):
             return None
         # A zombie raises; a process that is just being started has no command line for a moment; another one under the
         # same pid has another one.
         return pid if not command or str(self.path) in command else None
 
     def alive(self) -> bool:
-        """Whether something works on this job, as far as can be seen from this machine."""
-        try:
-            runner = json.loads(self.runner_file.read_text())
-        except (OSError, ValueError):
+        """Whether something works on this job or waits to do so, as far as can be told from here."""
+        runner = self.runner()
+        if runner is None:
             return time.time() - self.status().updated < LAUNCH_S
-        if runner.get("host") == socket.gethostname():
-            return self.runner_pid() is not None
-        return self.heartbeat_age_s() < settings().lost_after_s
+        try:
+            told = launcher_of(runner).alive(self, runner)
+        except DispatchError:  # its place has left the settings
+            told = None
+        return self.heartbeat_age_s() < settings().lost_after_s if told is None else told
+
+    def ending(self) -> Ending | None:
+        """Return how the place of a runner that is not alive says that it ended; None where it does not know."""
+        runner = self.runner()
+        with contextlib.suppress(DispatchError):
+            return None if runner is None else launcher_of(runner).ending(self, runner)
+        return None
 
     def heartbeat_age_s(self) -> float:
         """Seconds since the last sign of life, or since the launch where there was none yet."""

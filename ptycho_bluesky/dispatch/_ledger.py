@@ -177,6 +177,8 @@ class Ledger:
                         f"limit_s, or see by `jobs logs {job.job_id[:8]}` where it hangs"
                     )
                     return self.record(job, "failed", kind="time", reason=reason)
+                if (ending := job.ending()) is not None:
+                    return self.record(job, ending.state, kind=ending.kind, reason=ending.reason)
                 reason = (
                     f"the runner ended without a word while the job was {status.state}; `jobs logs {job.job_id[:8]}` "
                     f"shows what it said last, `jobs retry {job.job_id[:8]}` starts it again"

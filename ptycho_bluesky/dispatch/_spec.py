@@ -107,6 +107,10 @@ class JobSpec(BaseModel):
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d{1,3})?)$")
     """``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
 
+    place: str = Field(default="local", pattern=r"^[\w-]{1,40}$")
+    """Where to run: ``"local"``, or a resource of the settings. No part of the job's identity: the same job elsewhere
+    is the same job."""
+
     raw_uid: str | None = None
     """Run that the result belongs to; taken from a Tiled source by itself."""
 
@@ -170,14 +174,15 @@ class JobSpec(BaseModel):
 
     @property
     def resource(self) -> str:
-        """What a job occupies: ``"cpu"``, or one GPU, which ``"cuda"`` and ``"cuda:0"`` both name."""
-        return "cuda:0" if self.device == "cuda" else self.device
+        """What a job occupies: ``"cpu"``, or a GPU (``"cuda"`` and ``"cuda:0"`` are one); elsewhere the place."""
+        device = "cuda:0" if self.device == "cuda" else self.device
+        return device if self.place == "local" else self.place
 
     @property
     def job_id(self) -> str:
         """Identity: equal specs of one run are one job, however often they are submitted."""
         unset = {name for name in ("then", "limit_s") if getattr(self, name) is None}  # newer than layout 1
-        kept = self.model_dump(mode="json", exclude=unset)
+        kept = self.model_dump(mode="json", exclude={*unset, "place"})
         canonical = json.dumps(kept, sort_keys=True)
         return str(uuid.uuid5(NAMESPACE, f"{self.raw_uid or ''}\n{canonical}"))
 

@@ -116,7 +116,7 @@ def test_a_job_whose_runner_died_is_lost_and_a_pid_given_anew_does_not_hide_it(
     ledger = Ledger()
     job, _ = ledger.create(make_spec())
     assert ledger.status(job.job_id).state == "queued"  # being launched
-    job.launched(os.getpid())  # alive, but no runner of this job
+    job.launched({"pid": os.getpid()})  # alive, but no runner of this job
     status = ledger.status(job.job_id)
     assert status.state == "lost" and "jobs retry" in status.reason
     other, _ = ledger.create(make_spec(raw_uid="other"))

@@ -64,7 +64,7 @@ def test_a_killed_one_has_failed_for_a_reason_and_can_be_retried(home: Path, mak
     ledger = Ledger()
     job, _ = ledger.create(make_spec(limit_s=5.0))
     ledger.record(job, "running")
-    job.launched(2**22 - 1)  # no such process
+    job.launched({"pid": 2**22 - 1})  # no such process
     job.overdue_file.write_text("5")
     status = ledger.status(job.job_id)
     assert (status.state, status.kind) == ("failed", "time") and "within its limit of 5 s" in status.reason
