@@ -12,6 +12,7 @@ from ptycho_bluesky.catalog._continued import continued
 from ptycho_bluesky.catalog._dataset import block_of, dataset_from_run, dataset_from_runs, measured
 from ptycho_bluesky.catalog._embedded import stop_server
 from ptycho_bluesky.catalog._export import export_run
+from ptycho_bluesky.catalog._following import RunFollower
 from ptycho_bluesky.catalog._frames import TiledFrames, frames
 from ptycho_bluesky.catalog._later import CatalogLater, connect_later
 from ptycho_bluesky.catalog._library import ModelLibrary, probe_hash
@@ -44,6 +45,7 @@ __all__ = [
     "ReconstructionsOf",
     "ResolvedTo",
     "RunCheck",
+    "RunFollower",
     "RunWriter",
     "ServiceEvent",
     "TiledFrames",

@@ -102,7 +102,7 @@ def measured(run: Any, block: PtychographyMetadata) -> tuple[npt.NDArray[np.floa
     DatasetError
         When the run ended well and the numbers differ.
     """
-    piece = _piece(run, block)
+    piece = piece_of(run, block)
     return piece.positions, piece.count
 
 
@@ -139,6 +139,18 @@ def dataset_from_run(run: Any, mapping: Path | str | Mapping[str, Any] | None = 
 
 def dataset_with(run: Any, block: PtychographyMetadata, *, alone: bool) -> PtychoDataset:
     """Return the dataset of a run by `block`, and, unless `alone`, of those that continue it."""
+    pieces = pieces_with(run, block, alone=alone)
+    return joined(run, block, [piece for piece in pieces if piece.count] or pieces[:1]).validate()
+
+
+def pieces_with(run: Any, block: PtychographyMetadata, *, alone: bool) -> list[Piece]:
+    """Return what a run, and those that continue it, give to a dataset, in the order of their positions.
+
+    Raises
+    ------
+    CatalogError, DatasetError
+        As for :func:`dataset_from_run`.
+    """
     if faults := block.missing():
         raise DatasetError(report(f"'ptychography' block of run {str(run.metadata['start']['uid'])[:8]}", faults))
     family = [run] if alone else continued(run)
@@ -146,12 +158,12 @@ def dataset_with(run: Any, block: PtychographyMetadata, *, alone: bool) -> Ptych
     begun = blocks
     if len(blocks) > 1:
         begun = [(member, own) for member, own in blocks if own.frames_stream in member] or [(run, block)]
-    pieces = [_piece(member, own) for member, own in begun]
+    pieces = [piece_of(member, own) for member, own in begun]
     ends = [*(piece.first for piece in pieces[1:]), None]
     for piece, end in zip(pieces, ends, strict=True):
         if end is not None:
             piece.count = max(0, min(piece.count, end - piece.first))
-    return _joined(run, block, [piece for piece in pieces if piece.count] or pieces[:1]).validate()
+    return pieces
 
 
 def dataset_from_runs(runs: Sequence[Any]) -> PtychoDataset:
@@ -180,8 +192,8 @@ def dataset_from_runs(runs: Sequence[Any]) -> PtychoDataset:
                 faults.append(f"run {uid} has {name} {getattr(block, name)}, the first {getattr(first, name)}")
     if faults:
         raise DatasetError(report("runs that do not join", faults))
-    pieces = [_piece(run, block) for run, block in zip(members, blocks, strict=True)]
-    dataset = _joined(members[0], first, [piece for piece in pieces if piece.count] or pieces[:1])
+    pieces = [piece_of(run, block) for run, block in zip(members, blocks, strict=True)]
+    dataset = joined(members[0], first, [piece for piece in pieces if piece.count] or pieces[:1])
     uids = [str(run.metadata["start"]["uid"]) for run in members]
     return replace(dataset, source={**dataset.source, "raw_uids": uids}).validate()
 
@@ -208,7 +220,7 @@ def block_with(
 
 
 @dataclass
-class _Piece:
+class Piece:
     """What one run gives to a dataset."""
 
     first: int
@@ -218,7 +230,8 @@ class _Piece:
     times: npt.NDArray[np.float64] | None
 
 
-def _piece(run: Any, block: PtychographyMetadata) -> _Piece:
+def piece_of(run: Any, block: PtychographyMetadata) -> Piece:
+    """Return what one run alone gives, as far as it has arrived."""
     events = Events(run, block)
     positions = _positions(events, block)
     array = stream_array(events, block.frames_key, block.frames_stream)
@@ -233,10 +246,11 @@ def _piece(run: Any, block: PtychographyMetadata) -> _Piece:
     count = min(len(stored), len(positions))
     times = None if block.frames_per_event > 1 else events.column("time", block.frames_stream)
     frames = TiledFrames(array, _view(block, stored.view.stored), count, block.frames_per_event)
-    return _Piece(block.first_point, count, frames, positions, times)
+    return Piece(block.first_point, count, frames, positions, times)
 
 
-def _joined(run: Any, block: PtychographyMetadata, pieces: list[_Piece]) -> PtychoDataset:
+def joined(run: Any, block: PtychographyMetadata, pieces: list[Piece]) -> PtychoDataset:
+    """Return the dataset of pieces that lie one after the other."""
     start, first = run.metadata["start"], pieces[0]
     parts = [TiledFrames(p.frames.array, p.frames.view, p.count, p.frames.per_event) for p in pieces]
     if any(part.shape[1:] != parts[0].shape[1:] or part.dtype != parts[0].dtype for part in parts):

@@ -79,8 +79,12 @@ class GrowingDataset:
         with self._news:
             return self._count
 
-    def append(self, frames: npt.ArrayLike, positions: npt.ArrayLike) -> None:
+    def append(
+        self, frames: npt.ArrayLike, positions: npt.ArrayLike, mask: npt.NDArray[np.bool_] | None = None
+    ) -> None:
         """Add frames (n, H, W) and their positions (n, 2); neither may be written to afterwards.
+
+        `mask` (H, W), True = bad, takes the place of the one so far: a pixel may saturate late in a scan.
 
         Raises
         ------
@@ -96,6 +100,8 @@ class GrowingDataset:
         with self._news:
             if self._finished:
                 raise DatasetError("the scan is over; no frame may be added after finish()")
+            if mask is not None:
+                self._like = replace(self._like, mask=mask)
             if len(images):
                 self._frames.append(images)
                 self._positions.append(places)
