@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,12 +15,21 @@ from ptycho_bluesky.dispatch._launcher import Launcher, LocalLauncher, launcher_
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._status import FINAL, JobStatus
+from ptycho_bluesky.dispatch._turn import to_be_launched
 from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["Executor", "LocalExecutor"]
 
 KILL_S = 5.0
 """Longest time that the system may take to end a killed process."""
+
+GRACE_S = 0.5
+"""Time to end by itself that a cancelled job has: what it was working on is dropped in any case, seconds."""
+
+REGISTER_S = 10.0
+"""The same for one that has its result already and is putting it into Tiled."""
+
+logger = logging.getLogger(__name__)
 
 
 class Executor:
@@ -38,9 +48,10 @@ class Executor:
         self.launchers = dict(launchers or {})
 
     def submit(self, spec: JobSpec) -> str:
-        """Enter a job and start its runner; an equal spec of the same run is the same job and is not run again.
+        """Enter a job; an equal spec of the same run is the same job and is not run again.
 
-        A job that ended as failed, lost or cancelled is not started again by this: see :meth:`retry`.
+        Its runner is started where its turn is near; else :meth:`tend` does it later, which ending runners call. A job
+        that ended as failed, lost or cancelled is not started again by this: see :meth:`retry`.
 
         Raises
         ------
@@ -49,8 +60,9 @@ class Executor:
         """
         try:
             job, _ = self.ledger.create(spec)
-            with self._launching(job):
-                self._launch(job)
+            if job.job_id in (waiting.job_id for waiting in to_be_launched(self.ledger)):
+                with self._launching(job):
+                    self._launch(job)
         except OSError as error:
             raise DispatchError(
                 f"job {spec.job_id} could not be entered in {self.ledger.folder}: {error}; free space there, or set "
@@ -70,6 +82,9 @@ class Executor:
         """Start the runner of a job that waits for its first one."""
         if job.runner_file.exists() or job.status().state != "queued":
             return
+        with file_lock(job.path / "runner.lock") as free:
+            if not free:
+                return  # it has one: what started that died before it could note it
         place = job.spec().place
         launcher = self.launchers.get(place) or launcher_at(place)
         job.launched(launcher.launch(job))
@@ -84,6 +99,25 @@ class Executor:
             return False
         told = self._started_by(runner).alive(job, runner)
         return job.alive() if told is None else told
+
+    def tend(self) -> list[str]:
+        """Start the runners of jobs whose turn is near and that have none yet; quick, and safe to call at any time.
+
+        Returns
+        -------
+        list of str
+            Ids of these jobs. What cannot be started is logged, and tried again at the next call.
+        """
+        started = []
+        for job in to_be_launched(self.ledger):
+            try:
+                with self._launching(job):
+                    self._launch(job)
+            except (DispatchError, OSError) as error:
+                logger.warning("the runner of job %s could not be started: %s", job.job_id, error)
+            else:
+                started.append(job.job_id)
+        return started
 
     def poll(self, job_id: str) -> JobStatus:
         """Return the job's status now; a job whose runner has died without a word is ``lost``."""
@@ -108,8 +142,10 @@ class Executor:
                 self.ledger.record(job, "running", asked="stop and keep the result")
         return status
 
-    def cancel(self, job_id: str, grace_s: float = 10.0) -> JobStatus:
+    def cancel(self, job_id: str, grace_s: float = GRACE_S) -> JobStatus:
         """End a job and drop what it has: asked first, then, after `grace_s` seconds, its process group is killed.
+
+        One that is registering its result already is left 10 s for that, unless `grace_s` is 0.
 
         Returns
         -------
@@ -123,21 +159,25 @@ class Executor:
         job.cancel_file.touch()
         with contextlib.suppress(DispatchError):  # it may end at this very moment
             self.ledger.record(job, "cancelling", reason="cancelled by the user")
-        deadline = time.monotonic() + grace_s
-        while time.monotonic() < deadline:
-            if job.status().state in FINAL:
-                return job.status()
-            if not self._works(job):
-                break
-            time.sleep(0.05)
-        if (runner := job.runner()) is not None and self._works(job):
+        self._wait_for_end(job, REGISTER_S if grace_s and job.result_file.exists() else grace_s)
+        over = job.status().state in FINAL and job.status().state != "cancelled"
+        if (runner := job.runner()) is not None and not over and self._works(job):
             self._started_by(runner).kill(job, runner)
             deadline = time.monotonic() + KILL_S
             while self._works(job) and time.monotonic() < deadline:
                 time.sleep(0.02)
         if job.status().state not in FINAL:
             self.ledger.record(job, "cancelled", reason="cancelled by the user")
+        self.tend()  # a killed runner starts no other
         return job.status()
+
+    def _wait_for_end(self, job: JobFolder, seconds: float) -> None:
+        """Wait until a job has ended by itself, its runner with it where it was cancelled; or for so long."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self._works(job):
+            if job.status().state in ("done", "failed", "lost"):
+                return
+            time.sleep(0.02)
 
     def retry(self, job_id: str) -> JobStatus:
         """Start a failed, lost or cancelled job again; what it has finished already is not done twice.

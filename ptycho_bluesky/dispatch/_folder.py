@@ -27,9 +27,6 @@ __all__ = ["JobFolder", "atomic_write"]
 RESULTS = {"reconstruct": "result.h5", "train": "model.safetensors"}
 """Names of the files that the recipes make."""
 
-LAUNCH_S = 15.0
-"""Longest time between a job's entry and the start of its runner."""
-
 RESERVE = 32 * 1024
 """Bytes kept aside in each folder, so that the news of a full disk can still be written."""
 
@@ -222,20 +219,18 @@ class JobFolder:
 
     def runner_pid(self) -> int | None:
         """Return the runner's process on this machine while it lives; safe against a pid that was given anew."""
-        try:
-            pid = int((self.runner() or {})["pid"])
-            command = psutil.Process(pid).cmdline()
-        except (ValueError, KeyError, TypeError, psutil.Error):
-            return None
-        # A zombie raises; a process that is just being started has no command line for a moment; another one under the
-        # same pid has another one.
-        return pid if not command or str(self.path) in command else None
+        for note in (self.runner_file, self.heartbeat_file):  # a console that died at the launch wrote no runner.json
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+                pid = int(json.loads(note.read_text())["pid"])
+                if psutil.Process(pid).cwd() == os.path.realpath(self.path):  # where runners, and they alone, work
+                    return pid
+        return None
 
     def alive(self) -> bool:
         """Whether something works on this job or waits to do so, as far as can be told from here."""
         runner = self.runner()
-        if runner is None:
-            return time.time() - self.status().updated < LAUNCH_S
+        if runner is None:  # it waits for its launch
+            return self.status().state == "queued" or self.heartbeat_age_s() < settings().lost_after_s
         try:
             told = launcher_of(runner).alive(self, runner)
         except DispatchError:  # its place has left the settings

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 
 from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._warm_client import hand_over
 from ptycho_bluesky.errors import DispatchError
 
 if TYPE_CHECKING:
@@ -102,7 +103,12 @@ class LocalLauncher:
         self._place, self._slots = place, slots or known or 1
 
     def launch(self, job: JobFolder) -> dict[str, Any]:
-        """Start the runner, a process group of its own: it survives the console, and can be ended as a whole."""
+        """Start the runner, a process group of its own: it survives the console, and can be ended as a whole.
+
+        A warm process forks it, where there is one; else it starts cold.
+        """
+        if (warm := hand_over(job.path, self._slots)) is not None:
+            return {"kind": "local", "place": self._place, "pid": warm}
         command = [sys.executable, "-m", "ptycho_bluesky.dispatch.runner", str(job.path), str(self._slots)]
         environment = {**os.environ, "PTYCHO_BLUESKY_HOME": str(settings().home)}
         with job.log_file.open("ab") as log:

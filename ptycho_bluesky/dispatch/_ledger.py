@@ -201,10 +201,13 @@ class Ledger:
         chosen = [s for s in statuses if state is None or s.state == state]
         return sorted(chosen, key=lambda s: s.created, reverse=True)
 
-    def queue(self, resource: str) -> list[str]:
-        """Return the ids of the jobs that wait for a resource, the next one first; dead ones leave the queue here."""
-        order = "SELECT job_id FROM jobs WHERE state = 'queued' AND device = ? ORDER BY priority DESC, created, job_id"
-        return [job_id for (job_id,) in self._run(order, (resource,)) if self.status(job_id).state == "queued"]
+    def queues(self) -> dict[str, list[JobFolder]]:
+        """Return the jobs that wait, as the ledger knows them, by what they wait for; the next one first."""
+        which = "SELECT device, job_id FROM jobs WHERE state = 'queued' ORDER BY priority DESC, created, job_id"
+        queues: dict[str, list[JobFolder]] = {}
+        for resource, job_id in self._run(which):
+            queues.setdefault(resource, []).append(JobFolder(self.folder / job_id))
+        return queues
 
     def pending(self) -> list[JobFolder]:
         """Return the finished jobs whose result is not in Tiled yet."""

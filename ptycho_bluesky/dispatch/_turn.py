@@ -1,17 +1,41 @@
-"""Turns without a daemon: each waiting runner looks whether it is the next one, and takes a slot, a file lock."""
+"""Turns without a daemon: each waiting runner looks whether it is the next one, and takes a slot, a file lock.
+
+Few runners wait; the jobs behind them are folders, which cost no memory. A runner that ends has the next one started.
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
 from ptycho_bluesky._locks import acquire, file_lock, release
+from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.errors import DispatchError
 
-__all__ = ["wait_for_turn"]
+__all__ = ["to_be_launched", "wait_for_turn"]
 
 POLL_S = 0.25
+"""Longest time between two looks."""
+
+AHEAD = 4
+"""Runners that wait for a device of this machine: one takes its turn at once, and some may be killed."""
+
+
+def to_be_launched(ledger: Ledger) -> list[JobFolder]:
+    """Return the jobs that should have a runner and have none: the next few for each device, all for other places."""
+    chosen = []
+    for resource, queue in ledger.queues().items():
+        here = re.fullmatch(r"cpu|cuda:\d+", resource) is not None
+        chosen += [job for job in queue[: AHEAD if here else None] if not job.runner_file.exists()]
+    return chosen
+
+
+def _next(ledger: Ledger, resource: str) -> str | None:
+    """Return the first job in the queue whose runner waits; dead ones leave the queue here."""
+    launched = (job for job in ledger.queues().get(resource, []) if job.runner_file.exists())
+    return next((job.job_id for job in launched if ledger.status(job.job_id).state == "queued"), None)
 
 
 def _take(ledger: Ledger, job_id: str, resource: str, slots: int) -> int | None:
@@ -19,8 +43,7 @@ def _take(ledger: Ledger, job_id: str, resource: str, slots: int) -> int | None:
     with file_lock(ledger.folder / "turn.lock", timeout_s=5.0) as ours:
         if not ours:
             return None
-        queue = ledger.queue(resource)
-        if queue and queue[0] != job_id and job_id in queue:
+        if _next(ledger, resource) not in (job_id, None):
             return None
         for index in range(slots):
             slot = acquire(ledger.folder / f"slot-{resource.replace(':', '-')}-{index}.lock")
@@ -45,9 +68,10 @@ def wait_for_turn(ledger: Ledger, job_id: str, resource: str, slots: int, given_
     int or None
         The slot's lock; None where `given_up` became True first.
     """
+    begin = time.monotonic()
     while not given_up():
         slot = _take(ledger, job_id, resource, slots)
         if slot is not None:
             return slot
-        time.sleep(POLL_S)
+        time.sleep(min(POLL_S, max(0.02, 0.1 * (time.monotonic() - begin))))  # where jobs are short, turns are quick
     return None

@@ -37,6 +37,9 @@ NEWS_S = 0.5
 PARTIAL_S = 10.0
 """Shortest time between two partial results."""
 
+LOOK_S = 1.0
+"""Longest time that others look whether a job has a runner already; another runner keeps that lock for life."""
+
 OVERDUE_S = 30.0
 """Time that a job has to end with what it has, after its limit, before the watchdog kills it."""
 
@@ -189,9 +192,18 @@ def main(folder: Path, slots: int) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     job = JobFolder(folder)
-    with file_lock(folder / "runner.lock") as ours:
+    code = _alone(job, slots)
+    if job.spec().place == "local":
+        LocalExecutor(slots, Ledger(folder.parent)).tend()  # the next ones
+    return code
+
+
+def _alone(job: JobFolder, slots: int) -> int:
+    with file_lock(job.path / "runner.lock", timeout_s=LOOK_S) as ours:
         if not ours:
             return 3
+        if job.runner() is None and job.spec().place == "local":  # what started it died before it could note it
+            job.launched({"kind": "local", "place": "local", "pid": os.getpid()})
         runner = _Runner(job, slots)
         before = signal.signal(signal.SIGTERM, runner.terminate)
         threading.Thread(target=runner.beat, args=(settings().heartbeat_s,), daemon=True).start()
