@@ -28,6 +28,9 @@ __all__ = ["EdgeProcess"]
 logger = logging.getLogger(__name__)
 
 FIGURES_S = 0.1
+AHEAD = 4
+"""Batches taken at once, at most: while the network is at one of them, the one before goes into the image."""
+
 WILL_NOT_HELP = 3
 """Exit status of an edge process that would fail in the same way if it were started again."""
 
@@ -101,7 +104,7 @@ class EdgeProcess:
                 if not waiting:
                     break
             if waiting:
-                self._serve(self._ring.take(self.batch))
+                self._serve(self._ring.take(AHEAD * self.batch))
             self._change_network()
             self._image()
             self._show()

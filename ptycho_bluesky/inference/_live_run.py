@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 Passed = tuple[RawFrame, tuple[float, float], npt.NDArray[np.float32], float]
 """Frame, its corner, its counts and the share of them that was saturated."""
+
+Inferred = tuple[npt.NDArray[np.float32], Patches, npt.NDArray[np.float32]]
+"""Counts (B, H, W), what the network made of them, and its misfits (B,)."""
 
 
 class LiveRun:
@@ -58,6 +63,7 @@ class LiveRun:
         self.confidence: Confidence | None = None
         self._pace, self._residuals = Pace(), np.empty(0, np.float32)
         self._files = SliceReader()
+        self._network_thread = ThreadPoolExecutor(1, "network")
         self._ready: ReadyNetwork | None = None
         self._scale = float(start.get("scale", 1.0))
         if start.get("shape"):
@@ -105,7 +111,25 @@ class LiveRun:
     # frames -----------------------------------------------------------------------------------------------------------
 
     def process(self, frames: Iterable[RawFrame]) -> None:
-        """Take frames through gate, network and mosaic; none of them can stop the run."""
+        """Take frames through gate, network and mosaic; none of them can stop the run.
+
+        While the network is at one batch, the one before goes into the mosaic. The gate waits for the network: it may
+        have found another centre of the beam.
+        """
+        before: tuple[list[Passed], Future[Inferred]] | None = None
+        coming = iter(frames)
+        while some := list(itertools.islice(coming, self.batch)):
+            if before is not None:
+                wait([before[1]])
+            batch = self._pass_gate(some)
+            present = (batch, self._network_thread.submit(self._infer, batch)) if batch else None
+            if before is not None:
+                self._take(*before)
+            before = present
+        if before is not None:
+            self._take(*before)
+
+    def _pass_gate(self, frames: list[RawFrame]) -> list[Passed]:
         passed: list[Passed] = []
         for frame in frames:
             self.counts.began = self.counts.began or frame.time
@@ -120,20 +144,24 @@ class LiveRun:
                 )
             except Refused as reason:
                 self.counts.refuse(str(reason), frame.index)
-        for first in range(0, len(passed), self.batch):
-            self._infer(passed[first : first + self.batch])
+        return passed
 
-    def _infer(self, batch: list[Passed]) -> None:
-        ready, confidence = self._ready, self.confidence
-        if ready is None or confidence is None:
+    def _infer(self, batch: list[Passed]) -> Inferred:
+        if self._ready is None:
             raise InferenceError("there is no network for this run")
         stack = np.stack([counts for _, _, counts, _ in batch])
+        return stack, *self._ready(stack)
+
+    def _take(self, batch: list[Passed], inferred: Future[Inferred]) -> None:
+        """Put what the network has made of a batch into the mosaic."""
+        if self.confidence is None:
+            raise InferenceError("there is no network for this run")
         try:
-            patches, misfits = ready(stack)
+            stack, patches, misfits = inferred.result()
         except Exception as error:
             if len(batch) > 1:  # find the one that the network cannot take
                 for one in batch:
-                    self._infer([one])
+                    self._take([one], self._network_thread.submit(self._infer, [one]))
                 return
             logger.exception("the network failed on frame %d", batch[0][0].index)
             self.trouble = f"the network failed: {error}"
@@ -142,7 +170,7 @@ class LiveRun:
         if self.canvas.mosaic.canvas.size == 0:
             self._reserve_field(patches)
         lost = np.array([share for _, _, _, share in batch], np.float32)
-        trust = confidence.of(stack, misfits, lost, patches.confidence)
+        trust = self.confidence.of(stack, misfits, lost, patches.confidence)
         placed = self._place(batch, patches, misfits, trust)
         self._residuals = np.append(self._residuals, misfits)[-200:]
         self.counts.inferred += len(placed)
@@ -281,4 +309,5 @@ class LiveRun:
         partial.write_text(json.dumps(result, indent=1))
         partial.replace(path.with_suffix(".json"))
         self._files.close()
+        self._network_thread.shutdown()
         return result

@@ -118,7 +118,7 @@ class Network:
         blank = np.zeros((1, size, size), np.float32)
         for count in {batch, 1}:  # first calls allocate, choose kernels
             made = predictor(np.repeat(blank, count, axis=0))
-        if made.misfit is not None:  # else the misfit is taken from frames of the detector's size
+        if made.misfit is not None or misfit is None:  # else it is taken from frames of the detector's size
             gate.follow(predictor)
         return ReadyNetwork(self.name, gate, predictor, misfit, noise, standard, float(made.scale))
 

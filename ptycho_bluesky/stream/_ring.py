@@ -82,7 +82,7 @@ class FrameRing:
         self._reserve = min(self.capacity // 8, 1 << 17)
         # Read and write: opening never blocks, and neither side gets SIGPIPE or EOF when the other dies.
         self._bell = os.open(segment.path.with_name(segment.path.name + ".bell"), os.O_RDWR | os.O_NONBLOCK)
-        self._read = self._words[TAIL]
+        self._read = self._careful_until = self._words[TAIL]
         self.passed_over = 0
         """Records given up at :meth:`become_consumer`, because they had killed the consumer twice."""
 
@@ -211,12 +211,17 @@ class FrameRing:
         if taken > tail and self._words[BLAMED] == tail + 1:
             self.passed_over = sum(1 for record in self._records(tail, taken) if record[1].kind is Kind.FRAME)
             self._words[TAIL] = tail = taken
-        elif taken > tail:
-            self._words[BLAMED] = tail + 1  # + 1, for 0 means that nobody is blamed
+        self._careful_until = taken
         self._read = tail
 
     def take(self, limit: int) -> list[Record]:
-        """Return what is there, `limit` records at most; a message always comes alone."""
+        """Return what is there, `limit` records at most; a message always comes alone.
+
+        What a consumer had taken that died comes one by one, so that the record that killed it is known.
+        """
+        if self._read < self._careful_until:
+            limit = 1
+            self._words[BLAMED] = self._read + 1  # + 1, for 0 means that nobody is blamed
         head = self._words[HEAD]
         fence()
         found: list[Record] = []

@@ -166,9 +166,13 @@ def test_what_a_killed_consumer_took_is_there_for_the_next(ring):
     first.send_signal(signal.SIGKILL)
     first.communicate()
     ring.become_consumer()
-    assert [record.index for record in ring.take(9)] == [3, 4, 5]
+    taken = [[record.index for record in ring.take(9)] for _ in range(3)]
+    assert taken == [[3], [4], [5]], "one by one, so that one that kills is known; then as usual"
     ring.commit()
     assert ring.used == 0
+    for index in range(3):
+        ring.put(np.ones((4, 4)), index, 0, 0)
+    assert len(ring.take(9)) == 3
 
 
 def test_a_record_that_kills_twice_is_passed_over(ring):
@@ -176,8 +180,8 @@ def test_a_record_that_kills_twice_is_passed_over(ring):
         import os, signal, sys
         from ptycho_bluesky.stream import FrameRing
         ring = FrameRing.attach(sys.argv[1]); ring.become_consumer()
-        while records := ring.take(1):
-            if records[0].index == 2:
+        while records := ring.take(8):
+            if 2 in [record.index for record in records]:
                 os.kill(os.getpid(), signal.SIGKILL)
             ring.commit()
         print(ring.passed_over, ring.used, flush=True)
