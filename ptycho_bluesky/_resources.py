@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-__all__ = ["ClusterResource", "LocalResource", "Resource"]
+__all__ = ["ClusterResource", "GlobusResource", "LocalResource", "Resource"]
 
 
 class _Resource(BaseModel):
@@ -97,5 +98,73 @@ class ClusterResource(_Resource):
         return "parsl" if self.through == "parsl" else self.kind
 
 
-Resource = Annotated[LocalResource | ClusterResource, Field(discriminator="kind")]
+class GlobusResource(_Resource):
+    """A facility that is reached through Globus: Compute for the work, Transfer for data that it cannot see."""
+
+    kind: Literal["globus"]
+
+    max_jobs: int = Field(default=1, ge=1, le=1000)
+    """Jobs that run there at once; the others wait here."""
+
+    endpoint: UUID
+    """Globus Compute endpoint whose workers do the work."""
+
+    control_endpoint: UUID | None = None
+    """Endpoint for looks and cancellations, which sees the same file system and has a free worker while a job is at
+    work; None for `endpoint`, which then needs two workers."""
+
+    endpoint_config: dict[str, JsonValue] = Field(default_factory=dict)
+    """What a multi-user endpoint is to be started with: account, queue, walltime, nodes, as its administrator allows."""
+
+    function: UUID | None = None
+    """UUID of this package's function on the endpoint's allow-list; None registers it at the first use."""
+
+    collection: UUID | None = None
+    """Globus collection that shows the workers' ``home``; None where nothing needs to be transferred."""
+
+    collection_path: str | None = Field(default=None, pattern=r"^/")
+    """The workers' ``home`` as that collection shows it; None where it has the same name."""
+
+    here_collection: UUID | None = None
+    """Globus collection that shows this machine's ``home``."""
+
+    here_path: str | None = Field(default=None, pattern=r"^/")
+    """This machine's ``home`` as that collection shows it; None where it has the same name."""
+
+    data_access: bool = False
+    """Whether the collections ask for a consent of their own: mapped ones that are not of high assurance do."""
+
+    flow: UUID | None = None
+    """Deployed flow (``ptycho-bluesky globus flow deploy``) by which the Globus cloud moves the steps on; None for
+    this package's own flow."""
+
+    poll_s: float = Field(default=10.0, ge=0.1, le=600)
+    """Pause between two looks at a running job, seconds."""
+
+    answer_s: float = Field(default=120.0, ge=1, le=3600)
+    """Longest time that small requests may take, a node's start included, seconds."""
+
+    transfer_s: float = Field(default=7200.0, ge=10, le=7 * 86400)
+    """Longest time of one transfer, seconds."""
+
+    @model_validator(mode="after")
+    def _both_ends(self) -> GlobusResource:
+        if (self.collection is None) != (self.here_collection is None):
+            raise ValueError("a transfer has two ends: give both collection and here_collection, or neither")
+        if self.flow is not None and self.collection is None:
+            raise ValueError("a flow transfers data: give collection and here_collection, or no flow")
+        return self
+
+    @property
+    def watching(self) -> UUID:
+        """Endpoint for looks and cancellations."""
+        return self.control_endpoint or self.endpoint
+
+    @property
+    def launcher(self) -> str:
+        """Kind of launcher."""
+        return self.kind
+
+
+Resource = Annotated[LocalResource | ClusterResource | GlobusResource, Field(discriminator="kind")]
 """Of any kind, told by its ``kind``."""

@@ -12,6 +12,7 @@
     ├── InferenceError        a network, its weights or the edge process
     ├── ReconstructionError   an engine, its options or its input
     ├── DispatchError         a job, its folder, the ledger or an executor
+    │   └── FacilityError     a step at or on the way to a remote facility; ``kind`` says whose fault it is
     └── CatalogError          Tiled: not reachable, or not holding what was asked for
 
 The text of each says what was given, what is allowed and what to do.
@@ -27,6 +28,7 @@ __all__ = [
     "DatasetError",
     "DeviceError",
     "DispatchError",
+    "FacilityError",
     "FormatError",
     "InferenceError",
     "PlanError",
@@ -75,6 +77,22 @@ class ReconstructionError(PtychoError):
 
 class DispatchError(PtychoError):
     """A job, its folder, the ledger or an executor is at fault."""
+
+
+class FacilityError(DispatchError):
+    """A step at a remote facility, or on the way there and back, failed.
+
+    Parameters
+    ----------
+    text:
+        What failed in the facility's words, and what to do.
+    kind:
+        Of the fault, as in a job's status: "machine" (may pass by itself), "user", "memory", "disk", "time"...
+    """
+
+    def __init__(self, text: str, kind: str = "machine") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class CatalogError(PtychoError):

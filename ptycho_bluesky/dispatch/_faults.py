@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from ptycho_bluesky.errors import CatalogError, FormatError, PtychoError
+from ptycho_bluesky.errors import CatalogError, FacilityError, FormatError, PtychoError
 
 __all__ = ["fault_kind", "out_of_memory"]
 
@@ -27,7 +27,9 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def fault_kind(error: BaseException) -> str:
-    """Return "disk", "memory", "catalog", "user" (specification or data) or "internal"."""
+    """Return "disk", "memory", "catalog", "user" (specification or data), "internal", or what a facility says it is."""
+    if isinstance(error, FacilityError):
+        return error.kind
     for cause in _behind(error):
         if isinstance(cause, OSError) and cause.errno in FULL_DISK:
             return "disk"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ptycho_bluesky.dispatch._folder import JobFolder
     from ptycho_bluesky.dispatch._status import JobState
 
-__all__ = ["Ending", "Launcher", "LocalLauncher", "launcher_at", "launcher_of"]
+__all__ = ["Ending", "Launcher", "LocalLauncher", "detached", "launcher_at", "launcher_of"]
 
 LAUNCHERS = {
     "local": "ptycho_bluesky.dispatch._launcher:LocalLauncher",
@@ -87,6 +87,23 @@ class Launcher(Protocol):
         ...
 
 
+def detached(module: str, job: JobFolder, slots: int) -> subprocess.Popen[bytes]:
+    """Start ``python -m module FOLDER SLOTS`` for a job, in a process group of its own, its words in the job's log."""
+    environment = {**os.environ, "PTYCHO_BLUESKY_HOME": str(settings().home)}
+    with job.log_file.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, str(job.path), str(slots)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=job.path,
+            env=environment,
+            start_new_session=True,
+        )
+    threading.Thread(target=process.wait, name="runner-reaper", daemon=True).start()  # no zombie when it ends
+    return process
+
+
 class LocalLauncher:
     """Runners on this machine, each a detached process that survives the console.
 
@@ -109,19 +126,7 @@ class LocalLauncher:
         """
         if (warm := hand_over(job.path, self._slots)) is not None:
             return {"kind": "local", "place": self._place, "pid": warm}
-        command = [sys.executable, "-m", "ptycho_bluesky.dispatch.runner", str(job.path), str(self._slots)]
-        environment = {**os.environ, "PTYCHO_BLUESKY_HOME": str(settings().home)}
-        with job.log_file.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=job.path,
-                env=environment,
-                start_new_session=True,
-            )
-        threading.Thread(target=process.wait, name="runner-reaper", daemon=True).start()  # no zombie when it ends
+        process = detached("ptycho_bluesky.dispatch.runner", job, self._slots)
         return {"kind": "local", "place": self._place, "pid": process.pid}
 
     def alive(self, job: JobFolder, runner: Mapping[str, Any]) -> bool | None:
