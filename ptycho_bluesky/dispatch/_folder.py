@@ -76,7 +76,7 @@ class JobFolder:
     @property
     def result_file(self) -> Path:
         """The job's result: what its recipe makes."""
-        return self.path / RESULTS[self.spec().recipe]
+        return self.path / RESULTS.get(self.spec().recipe, "result.h5")
 
     def create(self, spec: JobSpec) -> bool:
         """Write spec and first state; False where the job exists already."""
@@ -164,12 +164,12 @@ class JobFolder:
         """Return who did what with this job when: its changes of state and what was asked of it, oldest first.
 
         Each has ``t`` (seconds since 1970), ``state``, ``by`` (user@host), ``pid``, and ``attempt``, ``kind``,
-        ``reason``, ``asked`` where there is something to say.
+        ``reason``, ``asked``, ``step`` (of a way through several services) where there is something to say.
         """
-        told = ("t", "state", "by", "pid", "attempt", "asked", "kind", "reason")
+        told = ("t", "state", "by", "pid", "attempt", "asked", "step", "kind", "reason")
         events, before = [], ""
         for entry in self._entries():
-            if entry["state"] != before or "asked" in entry:
+            if entry["state"] != before or "asked" in entry or "step" in entry:
                 events.append({key: entry[key] for key in told if entry.get(key) not in (None, "")})
             before = entry["state"]
         return events

@@ -46,8 +46,8 @@ def preload() -> None:
     from ptycho_bluesky.reconstruction import reconstruct
 
     rng = np.random.default_rng(0)
-    positions = np.stack(np.mgrid[:8, :8], -1).reshape(-1, 2) * 4.0
-    light = 200 * np.exp(-np.hypot(*np.mgrid[-16:16, -16:16]) / 4)
+    positions = np.indices((8, 8)).reshape(2, -1).T.astype(np.float64) * 4
+    light = 200 * np.exp(-np.hypot(*np.meshgrid(np.arange(-16, 16), np.arange(-16, 16))) / 4)
     for kind in (np.uint16, np.float32):
         frames = rng.poisson(light, (64, 32, 32)).astype(kind)
         reconstruct(PtychoDataset(frames, positions), "auto", {"epochs": 6, "threads": 1})
@@ -60,7 +60,7 @@ def _run_job(asked: dict[str, Any]) -> int:
     from ptycho_bluesky.dispatch import runner
 
     os.setsid()
-    folder = Path(asked["folder"])
+    folder = Path(asked["job"])
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     with Path(os.devnull).open("rb") as nothing, (folder / "log.txt").open("ab") as log:

@@ -91,7 +91,7 @@ def hand_over(folder: Path, slots: int) -> int | None:
         return None
     environment = {k: v for k, v in os.environ.items() if k.startswith("PTYCHO_BLUESKY_") or k == PASSED_ON}
     environment["PTYCHO_BLUESKY_HOME"] = str(settings().home)
-    said = _ask(folder.parent, "run", folder=str(folder), slots=slots, environment=environment)
+    said = _ask(folder.parent, "run", job=str(folder), slots=slots, environment=environment)
     return None if said is None or "pid" not in said else int(said["pid"])
 
 

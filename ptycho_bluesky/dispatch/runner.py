@@ -23,6 +23,7 @@ from ptycho_bluesky.dispatch._faults import fault_kind
 from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._pending import register_pending, register_with_patience
+from ptycho_bluesky.dispatch._registry import recipe
 from ptycho_bluesky.dispatch._status import FINAL
 from ptycho_bluesky.dispatch._turn import wait_for_turn
 from ptycho_bluesky.errors import PtychoError
@@ -91,8 +92,10 @@ class _Runner:
         except (OSError, PtychoError) as error:
             logger.warning("progress could not be written: %s", error)
 
-    def watch(self, limit_s: float) -> subprocess.Popen[bytes]:
-        """Start the watchdog over this process, in its process group."""
+    def watch(self, limit_s: float | None) -> subprocess.Popen[bytes] | None:
+        """Start the watchdog over this process, in its process group, where there is a limit."""
+        if limit_s is None:
+            return None
         numbers = [str(os.getpid()), str(limit_s), str(OVERDUE_S)]
         files = [str(self.job.stop_file), str(self.job.overdue_file)]
         program = str(Path(__file__).with_name("_watchdog.py"))
@@ -109,7 +112,7 @@ class _Runner:
         spec = self.job.spec()
         self.job.keep_reserve()
         slot = wait_for_turn(self.ledger, self.job.job_id, spec.resource, self.slots, self.given_up)
-        watchdog = self.watch(spec.limit_s) if spec.limit_s is not None and slot is not None else None
+        watchdog = None if slot is None else self.watch(spec.limit_s)
         try:
             if slot is not None and not self.job.result_file.exists():
                 self._work(spec)
@@ -127,10 +130,10 @@ class _Runner:
         return 0
 
     def _work(self, spec: Any) -> None:
-        from ptycho_bluesky.dispatch._recipes import FUNCTIONS  # torch and numba, 5 s: not while waiting for a turn
         from ptycho_bluesky.formats import write_reconstruction
 
-        result = FUNCTIONS[spec.recipe](spec, self.should_stop, self.on_state, self.job.path)
+        # Loads torch and numba, 5 s: not while waiting for a turn.
+        result = recipe(spec.recipe)(spec, self.should_stop, self.on_state, self.job.path)
         if self.given_up():
             return
         if result is None:
@@ -182,29 +185,31 @@ def _figures(state: Any) -> tuple[int, int, dict[str, Any]]:
         done, total, news = state.step, state.steps, {"step": state.step, "steps": state.steps, **newest}
     else:
         done, total = state.epoch, state.epochs
-        news = {"epoch": done, "epochs": total, "r_factor": float(state.r_factor)}
-    left = round(seconds * (total - done) / done, 1) if done else None
+        news = {"epoch": done, "epochs": total or None, "r_factor": float(state.r_factor)}
+        if not total:
+            news["frames"] = len(state.problem)  # so far: the scan goes on, and nobody knows for how long
+    left = round(seconds * (total - done) / done, 1) if done and total else None
     return done, total, {**news, "seconds": seconds, "seconds_left": left}
 
 
-def main(folder: Path, slots: int) -> int:
+def main(folder: Path, slots: int, kind: type[_Runner] = _Runner) -> int:
     """Run the job in `folder`; 0 done or cancelled, 1 failed, 3 where another runner has it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     job = JobFolder(folder)
-    code = _alone(job, slots)
+    code = _alone(job, slots, kind)
     if job.spec().place == "local":
         LocalExecutor(slots, Ledger(folder.parent)).tend()  # the next ones
     return code
 
 
-def _alone(job: JobFolder, slots: int) -> int:
+def _alone(job: JobFolder, slots: int, kind: type[_Runner]) -> int:
     with file_lock(job.path / "runner.lock", timeout_s=LOOK_S) as ours:
         if not ours:
             return 3
         if job.runner() is None and job.spec().place == "local":  # what started it died before it could note it
             job.launched({"kind": "local", "place": "local", "pid": os.getpid()})
-        runner = _Runner(job, slots)
+        runner = kind(job, slots)
         before = signal.signal(signal.SIGTERM, runner.terminate)
         threading.Thread(target=runner.beat, args=(settings().heartbeat_s,), daemon=True).start()
         try:
