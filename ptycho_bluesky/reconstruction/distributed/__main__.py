@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ptycho_bluesky.errors import PtychoError
 from ptycho_bluesky.reconstruction.distributed._options import RankSpec
+from ptycho_bluesky.reconstruction.distributed._with_parent import end_with_parent
 from ptycho_bluesky.reconstruction.distributed._worker import work
 
 
@@ -19,6 +20,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m ptycho_bluesky.reconstruction.distributed", description=__doc__)
     parser.add_argument("spec", type=Path, help="JSON file that tells all ranks what to do")
     path = parser.parse_args().spec
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun, which may be killed, leaves no rank behind
+        end_with_parent(os.getppid())
     rank = int(os.environ.get("RANK", 0))
     logging.basicConfig(level=logging.INFO, format=f"rank {rank}: %(message)s")
     try:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,7 @@ def reconstruct_ranks(
     engine: str = "auto",
     options: BaseModel | Mapping[str, Any] | None = None,
     *,
+    nodes: int = 1,
     together: RankOptions | Mapping[str, Any] | None = None,
     load: Mapping[str, Any] | None = None,
     check: bool = True,
@@ -87,6 +89,9 @@ def reconstruct_ranks(
         ``"fast"``, which is what ``"auto"`` takes, or ``"lsqml"``.
     options:
         The engine's, as for :func:`reconstruct`; one thread a rank unless they say otherwise.
+    nodes:
+        Nodes to start them on, as many on each, inside an allocation of Slurm that has these nodes; `folder` must be
+        one that all nodes see.
     together:
         How ranks work together.
     load:
@@ -130,6 +135,8 @@ def reconstruct_ranks(
         )
     if ranks < 1:
         raise ReconstructionError(f"{ranks} ranks; give 1 or more, as many as there are cores or GPUs")
+    if nodes < 1 or ranks % nodes:
+        raise ReconstructionError(f"{ranks} ranks on {nodes} nodes; give a multiple of the number of nodes")
     given = options.model_dump(mode="json", exclude_unset=True) if isinstance(options, BaseModel) else options
     with contextlib.ExitStack() as stack:
         where = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="ptycho-ranks-"))).absolute()
@@ -151,7 +158,7 @@ def reconstruct_ranks(
         )
         spec.engine_options(frames=1)  # faults are told before anything is started
         (where / SPEC).write_text(spec.model_dump_json())
-        _persist(where, ranks, retries, should_stop or (lambda: False), on_progress or (lambda progress: None))
+        _persist(where, ranks, nodes, retries, should_stop or (lambda: False), on_progress or (lambda progress: None))
         return read_reconstruction(spec.output)
 
 
@@ -173,6 +180,7 @@ def _file(
 def _persist(
     folder: Path,
     ranks: int,
+    nodes: int,
     retries: int,
     should_stop: Callable[[], bool],
     on_progress: Callable[[Progress], None],
@@ -182,7 +190,7 @@ def _persist(
     while True:
         for left in (STOP, PROGRESS, *(file.name for file in folder.glob("rank-*"))):
             (folder / left).unlink(missing_ok=True)
-        with _Group(folder, ranks) as group:
+        with _Group(folder, ranks, min(nodes, ranks)) as group:
             ended = group.watch(should_stop, on_progress)
         if ended:
             return
@@ -199,13 +207,26 @@ def _persist(
         logger.warning("a rank was lost; starting %d ranks from the last checkpoint", ranks)
 
 
+def _start(nodes: int) -> list[str]:
+    """Return the command that starts torchrun, once a node; on several nodes they meet at a free port of this one."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    if nodes == 1:
+        return [*torchrun, "--standalone"]
+    with socket.create_server(("", 0)) as listener:
+        port = listener.getsockname()[1]
+    each = ["srun", "--overlap", "--kill-on-bad-exit=1", "--cpu-bind=none", "--ntasks-per-node=1"]
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-id", str(port), "--rdzv-endpoint", f"{socket.gethostname()}:{port}"]
+    return [*each, "--nodes", str(nodes), "--ntasks", str(nodes), *torchrun, "--nnodes", str(nodes), *meeting]
+
+
 class _Group:
     """The processes of one start, of which none is left behind."""
 
-    def __init__(self, folder: Path, ranks: int) -> None:
+    def __init__(self, folder: Path, ranks: int, nodes: int) -> None:
         self._folder, self._ranks, self._seen = folder, ranks, 0
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", "0"]
-        command += ["--nproc-per-node", str(ranks), "-m", "ptycho_bluesky.reconstruction.distributed"]
+        shim = [sys.executable, "-S", "-E", str(Path(__file__).with_name("_with_parent.py")), str(os.getpid())]
+        command = [*shim, *_start(nodes), "--max-restarts", "0", "--nproc-per-node", str(ranks // nodes)]
+        command += ["-m", "ptycho_bluesky.reconstruction.distributed"]
         self._log = (folder / LOG).open("ab")
         self._process = subprocess.Popen(
             [*command, str(folder / SPEC)],
