@@ -81,6 +81,20 @@ class Settings(BaseSettings):
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """CPU threads that a reconstruction or a training may use."""
 
+    dispatcher_uri: str | None = Field(default=None, pattern=r"^https?://[^/@\s]+$")
+    """Dispatcher service to submit jobs to, e.g. ``https://server:8790``; None for the one of this ``home``, where it
+    runs, else this machine does without."""
+
+    dispatcher_key: SecretStr | None = Field(default=None, min_length=32)
+    """Key of the dispatcher service; best given by the environment. One on loopback makes its own."""
+
+    retries: int = Field(default=2, ge=0, le=20)
+    """How often the dispatcher service starts a job again whose machine failed; 0 for never."""
+
+    keep_days: float | None = Field(default=None, gt=0)
+    """Days after which the dispatcher service deletes the large files of ended jobs whose results are in Tiled; None
+    for never."""
+
     heartbeat_s: float = Field(default=2.0, gt=0, le=60)
     """Seconds between two signs of life of a running job."""
 
@@ -150,5 +164,5 @@ def _unknown_variables() -> list[str]:
 
 def _in_words(error: ErrorDetails) -> str:
     key = ".".join(map(str, error["loc"]))
-    secret = key.startswith("tiled_api_key")
+    secret = key.startswith(("tiled_api_key", "dispatcher_key"))
     return f"{key}: {error['msg']} (given {'a value that is not shown' if secret else repr(error['input'])})"
