@@ -22,6 +22,9 @@ __all__ = ["ChainedFrames", "GrowingDataset", "follow"]
 ENDLESS = 100_000
 """Epochs of the iteration while frames arrive: its step hardly falls before the scan is over."""
 
+OFTEN = 20
+"""Epochs over half of the frames or more after which the image of them is nearly right."""
+
 GROWTH = 1.1
 """The problem is set up anew when there are that many times more frames: the sum of all set-ups stays small."""
 
@@ -142,7 +145,10 @@ def follow(
     start: Start | None = None,
     least: int = 32,
 ) -> Iterator[EngineState]:
-    """Yield states while frames arrive, then those of a whole run that begins at what was reached.
+    """Yield states while frames arrive, then those of a pass over all of them that begins at what was reached.
+
+    How long the iteration goes on is not known before the scan is over: until then ``epochs`` of a state is 0. The
+    last pass has fewer epochs where the engine chooses their number and most frames have been seen often.
 
     Parameters
     ----------
@@ -157,18 +163,25 @@ def follow(
     """
     endless = options.model_copy(update={"epochs": ENDLESS})
     growing.wait_for(least)
-    epoch = 0
+    epoch, seconds, seen = 0, 0.0, np.zeros(0, np.int64)
     while True:
         finished, dataset = growing.finished, growing.snapshot()
         problem: Problem = engine.prepare(dataset, options)
         problem = problem if start is None else begun_from(problem, start)
-        for state in engine.iterate(problem, options if finished else endless):
+        if not finished:
+            chosen = endless
+        else:
+            near = int((2 * seen >= len(dataset)).sum()) >= OFTEN
+            chosen = engine.from_near(options, len(dataset)) if near else options
+        for state in engine.iterate(problem, chosen):
             last = state
-            yield replace(state, epoch=epoch + state.epoch, epochs=epoch + state.epochs)
+            of = epoch + state.epochs if finished else 0
+            yield replace(state, epoch=epoch + state.epoch, epochs=of, seconds=seconds + state.seconds)
             if not finished and (growing.finished or len(growing) >= GROWTH * len(dataset)):
                 break
-        epoch += last.epoch
+        epoch, seconds = epoch + last.epoch, seconds + last.seconds
         if finished:
             return
+        seen = np.append(seen, np.full(last.epoch, len(dataset)))
         known = np.ones(problem.grid.shape, bool)
         start = Start(last.object, problem.grid.origin, problem.grid.pixel_size, known, last.probe)

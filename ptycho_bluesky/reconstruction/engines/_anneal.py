@@ -58,6 +58,9 @@ PATIENCE = 4
 SUBPIXEL_OF_CORRECTION = 4
 """Positions that are corrected are rounded to no more than a quarter of a pixel, or they could not be told."""
 
+GENTLE = 0.3
+"""First step from an image that is nearly right."""
+
 RISE = 1.5
 """An epoch whose R-factor is that many times the best one has diverged."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from ptycho_bluesky.reconstruction._problem import Problem
-from ptycho_bluesky.reconstruction.engines._anneal import FastOptions, fast_epochs
+from ptycho_bluesky.reconstruction.engines._anneal import GENTLE, FastOptions, fast_epochs
 from ptycho_bluesky.reconstruction.engines._base import BaseEngine
 from ptycho_bluesky.reconstruction.engines._fast import FastEngine
 from ptycho_bluesky.reconstruction.engines._lsqml import LsqmlEngine, LsqmlOptions
@@ -30,9 +30,6 @@ FINE = 4
 VARIATION_EPOCHS = 15
 
 POLISH_VISITS = 15_000
-
-GENTLE = 0.3
-"""First step from an image that is nearly right."""
 
 LEAST_TO_SHARE = 10
 """Epochs of which a part may go to the positions."""
@@ -103,6 +100,14 @@ class AutoEngine(BaseEngine[AutoOptions]):
             if state is not None:
                 done, problem = done + state.epoch, replace(problem, start=state.model)
 
+    def from_near(self, options: AutoOptions, frames: int) -> AutoOptions:
+        """Return half of the fast engine's epochs, in small steps, and two thirds of the polish."""
+        if options.epochs is not None:
+            return options
+        polish = 2 * _polish_epochs(frames) // 3 if options.polish_epochs is None else options.polish_epochs
+        fewer = {"epochs": fast_epochs(frames) // 2, "step": min(options.step, GENTLE), "polish_epochs": polish}
+        return options.model_copy(update=fewer)
+
     def _stages(self, problem: Problem, options: AutoOptions) -> list[_Stage]:
         """Return what suits the problem, in order."""
         enough, thin = len(problem) >= FEW, options.slices == 1
@@ -127,12 +132,16 @@ class AutoEngine(BaseEngine[AutoOptions]):
             stages.append(_Stage(LsqmlEngine(self.device), vary, VARIATION_EPOCHS))
         polish = options.polish_epochs
         if polish is None:
-            polish = 0 if options.epochs else int(np.clip(round(POLISH_VISITS / len(problem)), 5, 30))
+            polish = 0 if options.epochs else _polish_epochs(len(problem))
         if polish and (enough or background):
             last = {"epochs": polish, "subpixel": max(FINE, options.subpixel)}
             likely = MlOptions.model_validate({**common, **last, "noise": "poisson" if counts else "gaussian"})
             stages.append(_Stage(MlEngine(self.device), likely, polish))
         return stages
+
+
+def _polish_epochs(frames: int) -> int:
+    return int(np.clip(round(POLISH_VISITS / frames), 5, 30))
 
 
 def _are_counts(problem: Problem) -> bool:

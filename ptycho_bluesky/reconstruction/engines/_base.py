@@ -75,6 +75,10 @@ class BaseEngine(ABC, Generic[_Options]):
             return dataset
         return replace(dataset, probe=guess_probe(dataset.validate(), self._tried_out(options)))
 
+    def from_near(self, options: _Options, frames: int) -> _Options:
+        """Return options that suffice where most of `frames` have been iterated on already: fewer epochs, if any."""
+        return options
+
     @abstractmethod
     def iterate(self, problem: Problem, options: _Options) -> Iterator[EngineState]:
         """Yield a state after each epoch, beginning at ``problem.start``."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.reconstruction._multigrid import can_be_coarser, coarser, finer
 from ptycho_bluesky.reconstruction._problem import Problem
-from ptycho_bluesky.reconstruction.engines._anneal import FastOptions, annealed
+from ptycho_bluesky.reconstruction.engines._anneal import GENTLE, FastOptions, annealed, fast_epochs
 from ptycho_bluesky.reconstruction.engines._base import BaseEngine
 from ptycho_bluesky.reconstruction.engines._coarse import located
 from ptycho_bluesky.reconstruction.engines._state import EngineState
@@ -40,6 +40,12 @@ class FastEngine(BaseEngine[FastOptions]):
         if options.coarse_epochs and given is None and not warm and can_be_coarser(problem):
             problem = self._coarse_start(problem, options)
         yield from annealed(problem, kernels, options, warm)
+
+    def from_near(self, options: FastOptions, frames: int) -> FastOptions:
+        """Return half of the epochs, in small steps, where their number is not given."""
+        if options.epochs is not None:
+            return options
+        return options.model_copy(update={"epochs": fast_epochs(frames) // 2, "step": min(options.step, GENTLE)})
 
     def _coarse_start(self, problem: Problem, options: FastOptions) -> Problem:
         coarse = coarser(problem)

@@ -30,7 +30,7 @@ class EngineState:
     """Epochs done."""
 
     epochs: int
-    """Epochs asked for."""
+    """Epochs asked for; 0 while frames still arrive and their number is not known."""
 
     r_factor: float
     """Seen by the frames of the last epoch just before each was used: an upper bound of the model's own."""

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho_bluesky.errors import DatasetError, ReconstructionError
-from ptycho_bluesky.reconstruction import GrowingDataset, reconstruct
-from ptycho_bluesky.reconstruction._growing import ChainedFrames
+from ptycho_bluesky.reconstruction import AutoEngine, AutoOptions, FastEngine, FastOptions, GrowingDataset, reconstruct
+from ptycho_bluesky.reconstruction._growing import ChainedFrames, follow
+from ptycho_bluesky.reconstruction.engines._anneal import fast_epochs
 
 QUICK = {"modes": 1, "threads": 1, "epochs": 10}
 
@@ -100,3 +101,44 @@ def test_timestamps_do_not_hinder_growth(star):
     target = GrowingDataset(dated)
     target.append(star.dataset.frames[:1], star.dataset.positions[:1])
     assert len(target.snapshot().validate()) == len(star.dataset) + 1
+
+
+def test_the_pass_after_the_scan_is_short_where_most_frames_were_seen_often(star):
+    few, most = star.dataset.subset(slice(0, 40)), len(star.dataset)
+    engine = FastEngine()
+
+    def last_pass(seen: int) -> list[int]:
+        target = GrowingDataset(few)
+        states = follow(engine, target, FastOptions(modes=1, threads=1))
+        for state in states:
+            if state.epoch == 2:
+                target.append(star.dataset.frames[40:seen], star.dataset.positions[40:seen])
+            if state.epoch == 24:
+                target.append(star.dataset.frames[seen:], star.dataset.positions[seen:])
+                target.finish()
+            if state.epochs:
+                return [state.epoch, state.epochs]
+        raise AssertionError("no state of the last pass")
+
+    first, end = last_pass(most * 3 // 4)
+    assert end - first + 1 == fast_epochs(most) // 2
+    first, end = last_pass(41)
+    assert end - first + 1 == fast_epochs(most)
+
+
+def test_what_a_user_asks_for_is_not_cut_short():
+    asked = FastOptions(epochs=40)
+    assert FastEngine().from_near(asked, 500) is asked
+    assert AutoEngine().from_near(AutoOptions(epochs=40), 500).polish_epochs is None
+    assert AutoEngine().from_near(AutoOptions(), 500).model_dump(exclude_unset=True) == {
+        "epochs": 20, "step": 0.3, "polish_epochs": 20,
+    }  # fmt: skip
+
+
+def test_a_mask_may_grow_with_the_scan(star):
+    target, late = growing(star), np.zeros(star.dataset.frame_shape, bool)
+    target.append(star.dataset.frames[:60], star.dataset.positions[:60])
+    late[3, 4] = True
+    target.append(star.dataset.frames[60:70], star.dataset.positions[60:70], late)
+    mask = target.snapshot().validate().mask
+    assert mask is not None and mask.sum() == 1 and mask[3, 4]
