@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
+from ptycho_bluesky.dispatch._registry import RECIPES, is_known
 from ptycho_bluesky.dispatch._training_spec import FollowUp, TrainingOrder
 from ptycho_bluesky.errors import DispatchError, report
 
 __all__ = ["RECIPES", "FileSource", "JobSpec", "ReconstructionSource", "TiledSource"]
 
-RECIPES = ("reconstruct", "train")
-"""Names of what a runner can do; a spec names one of them, it never carries code."""
+RANK_ENGINES = ("fast", "lsqml")
+"""Engines that work on several ranks."""
 
 LIMIT = 64 * 1024
 """Largest spec, bytes of JSON: references travel, arrays do not."""
@@ -51,7 +52,10 @@ class TiledSource(BaseModel):
     """Of the run, in full."""
 
     wait_s: float = Field(default=120.0, ge=0, le=86400)
-    """Longest time to wait until the whole run has arrived in Tiled, seconds."""
+    """Longest time to wait until the whole run has arrived in Tiled, seconds; with `grow`, for the next frame."""
+
+    grow: bool = False
+    """Begin with the frames that are there and take in the others as they are measured."""
 
 
 class FileSource(BaseModel):
@@ -93,7 +97,7 @@ class JobSpec(BaseModel):
     """Of this layout."""
 
     recipe: str = "reconstruct"
-    """What to do; one of :data:`RECIPES`."""
+    """What to do; one of :data:`RECIPES`, or one that an installed package registers."""
 
     source: Annotated[TiledSource | FileSource | ReconstructionSource, Field(discriminator="kind")]
     """Where the dataset comes from; a reconstruction for the recipe ``"train"``."""
@@ -110,6 +114,9 @@ class JobSpec(BaseModel):
     place: str = Field(default="local", pattern=r"^[\w-]{1,40}$")
     """Where to run: ``"local"``, or a resource of the settings. No part of the job's identity: the same job elsewhere
     is the same job."""
+
+    ranks: int = Field(default=1, ge=1, le=10_000)
+    """Processes that share a reconstruction, one for each core or GPU (engines ``"fast"`` and ``"lsqml"``)."""
 
     raw_uid: str | None = None
     """Run that the result belongs to; taken from a Tiled source by itself."""
@@ -130,7 +137,7 @@ class JobSpec(BaseModel):
     @field_validator("recipe")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in RECIPES:
+        if not is_known(value):
             raise ValueError(f"no recipe {value!r}; allowed are {', '.join(RECIPES)}")
         return value
 
@@ -154,8 +161,18 @@ class JobSpec(BaseModel):
             except ValidationError as error:
                 faults = (f"options.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
                 raise ValueError("; ".join(faults)) from None
-        elif self.source.kind == "reconstruction":
+        if self.source.kind == "tiled" and self.source.grow and (self.recipe == "train" or self.ranks > 1):
+            raise ValueError("only a reconstruction on one rank can grow with its run; leave grow out")
+        if self.recipe != "train" and self.source.kind == "reconstruction":
             raise ValueError("a reconstruction is the source of a training; give a run or a file to reconstruct")
+        return self
+
+    @model_validator(mode="after")
+    def _divisible(self) -> JobSpec:
+        if self.ranks > 1 and (self.recipe != "reconstruct" or self.engine not in ("auto", *RANK_ENGINES)):
+            raise ValueError(f"{self.ranks} ranks are for a reconstruction by {' or '.join(RANK_ENGINES)}; give 1 rank")
+        if self.ranks > 1 and ":" in self.device:
+            raise ValueError(f"ranks take a GPU each; give the device 'cuda', not {self.device!r}")
         return self
 
     @model_validator(mode="after")
@@ -181,8 +198,11 @@ class JobSpec(BaseModel):
     @property
     def job_id(self) -> str:
         """Identity: equal specs of one run are one job, however often they are submitted."""
-        unset = {name for name in ("then", "limit_s") if getattr(self, name) is None}  # newer than layout 1
+        newer = {"then": None, "limit_s": None, "ranks": 1}  # than layout 1
+        unset = {name for name, default in newer.items() if getattr(self, name) == default}
         kept = self.model_dump(mode="json", exclude={*unset, "place"})
+        if not kept["source"].get("grow"):
+            kept["source"].pop("grow", None)  # newer, too
         canonical = json.dumps(kept, sort_keys=True)
         return str(uuid.uuid5(NAMESPACE, f"{self.raw_uid or ''}\n{canonical}"))
 
