@@ -12,6 +12,7 @@ from ptycho_bluesky.cli._bench import bench
 from ptycho_bluesky.cli._check import check_command
 from ptycho_bluesky.cli._convert import convert
 from ptycho_bluesky.cli._demo import demo
+from ptycho_bluesky.cli._dispatcher import dispatcher_command
 from ptycho_bluesky.cli._doctor import doctor
 from ptycho_bluesky.cli._edge import edge
 from ptycho_bluesky.cli._export import export
@@ -52,6 +53,7 @@ app.command("export")(export)
 app.command("doctor")(doctor)
 app.command("bench", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(bench)
 app.command("receive")(receive)
+app.command("dispatcher")(dispatcher_command)
 app.command("ioc")(ioc_command)
 app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")

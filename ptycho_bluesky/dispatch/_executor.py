@@ -16,7 +16,7 @@ from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._status import FINAL, JobStatus
 from ptycho_bluesky.dispatch._turn import to_be_launched
-from ptycho_bluesky.errors import DispatchError
+from ptycho_bluesky.errors import DispatchError, FacilityError
 
 __all__ = ["Executor", "LocalExecutor"]
 
@@ -87,7 +87,12 @@ class Executor:
                 return  # it has one: what started that died before it could note it
         place = job.spec().place
         launcher = self.launchers.get(place) or launcher_at(place)
-        job.launched(launcher.launch(job))
+        try:
+            job.launched(launcher.launch(job))
+        except FacilityError as error:
+            if error.kind != "machine":  # the place refuses it; otherwise it waits until the place answers again
+                self.ledger.record(job, "failed", kind=error.kind, reason=str(error))
+            raise
 
     def _started_by(self, runner: Mapping[str, Any]) -> Launcher:
         return self.launchers.get(str(runner.get("place"))) or launcher_of(runner)
@@ -179,8 +184,15 @@ class Executor:
                 return
             time.sleep(0.02)
 
-    def retry(self, job_id: str) -> JobStatus:
+    def retry(self, job_id: str, why: str = "") -> JobStatus:
         """Start a failed, lost or cancelled job again; what it has finished already is not done twice.
+
+        Parameters
+        ----------
+        job_id:
+            Its id, or the beginning of one.
+        why:
+            For the job's history.
 
         Raises
         ------
@@ -199,9 +211,9 @@ class Executor:
                 if time.monotonic() > deadline:
                     raise DispatchError(f"the runner of job {job.job_id} does not end; cancel the job, then retry it")
                 time.sleep(0.05)
-            for flag in (job.cancel_file, job.stop_file, job.overdue_file, job.runner_file):
+            for flag in (job.cancel_file, job.stop_file, job.overdue_file, job.runner_file, job.heartbeat_file):
                 flag.unlink(missing_ok=True)
-            self.ledger.record(job, "queued", attempt=status.attempt + 1)
+            self.ledger.record(job, "queued", attempt=status.attempt + 1, reason=why)
             self._launch(job)
         return job.status()
 

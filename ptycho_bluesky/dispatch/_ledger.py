@@ -17,7 +17,7 @@ from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._status import FINAL, JobState, JobStatus
 from ptycho_bluesky.errors import DispatchError
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "LedgerElsewhere"]
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +177,8 @@ class Ledger:
                         f"limit_s, or see by `jobs logs {job.job_id[:8]}` where it hangs"
                     )
                     return self.record(job, "failed", kind="time", reason=reason)
+                if status.state == "cancelling":  # what cancelled it was killed too
+                    return self.record(job, "cancelled")
                 if (ending := job.ending()) is not None:
                     return self.record(job, ending.state, kind=ending.kind, reason=ending.reason)
                 reason = (
@@ -201,6 +203,17 @@ class Ledger:
         chosen = [s for s in statuses if state is None or s.state == state]
         return sorted(chosen, key=lambda s: s.created, reverse=True)
 
+    def active(self) -> list[JobStatus]:
+        """Return the jobs that have not ended, in no order; those whose runner has died are detected."""
+        rows = self._run("SELECT job_id FROM jobs WHERE state IN ('queued', 'running', 'cancelling')")
+        statuses = (self.status(job_id) for (job_id,) in rows)
+        return [status for status in statuses if status.state not in FINAL]
+
+    def ended(self, since: float) -> list[JobStatus]:
+        """Return the jobs that failed or were lost since then (seconds since 1970), as the ledger knows them."""
+        rows = self._run("SELECT job_id FROM jobs WHERE state IN ('lost', 'failed') AND updated >= ?", (since,))
+        return [JobFolder(self.folder / job_id).status() for (job_id,) in rows]
+
     def queues(self) -> dict[str, list[JobFolder]]:
         """Return the jobs that wait, as the ledger knows them, by what they wait for; the next one first."""
         which = "SELECT device, job_id FROM jobs WHERE state = 'queued' ORDER BY priority DESC, created, job_id"
@@ -211,5 +224,22 @@ class Ledger:
 
     def pending(self) -> list[JobFolder]:
         """Return the finished jobs whose result is not in Tiled yet."""
+        away = "SELECT job_id FROM jobs WHERE state IN ('queued', 'running', 'cancelling') AND device NOT GLOB 'c[pu]*'"
+        for (job_id,) in self._run(away):  # their runners write into the folder alone
+            self._index(self.job(job_id), self.status(job_id))
         rows = self._run("SELECT job_id FROM jobs WHERE state = 'done' AND registered = 0 ORDER BY created")
         return [JobFolder(self.folder / job_id) for (job_id,) in rows]
+
+
+class LedgerElsewhere(Ledger):
+    """The ledger as a runner on another machine has it: folders alone, since SQLite needs one machine's memory.
+
+    The ledger learns what happened there at its next look at the folders.
+    """
+
+    def _index(self, job: JobFolder, status: JobStatus) -> None:
+        """Leave the index alone."""
+
+    def pending(self) -> list[JobFolder]:
+        """Return none: others see to them."""
+        return []
