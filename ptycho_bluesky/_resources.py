@@ -114,7 +114,7 @@ class GlobusResource(_Resource):
     work; None for `endpoint`, which then needs two workers."""
 
     endpoint_config: dict[str, JsonValue] = Field(default_factory=dict)
-    """What a multi-user endpoint is to be started with: account, queue, walltime, nodes, as its administrator allows."""
+    """What a multi-user endpoint is started with: account, queue, walltime, nodes, as its administrator allows."""
 
     function: UUID | None = None
     """UUID of this package's function on the endpoint's allow-list; None registers it at the first use."""

@@ -16,6 +16,7 @@ from ptycho_bluesky.cli._dispatcher import dispatcher_command
 from ptycho_bluesky.cli._doctor import doctor
 from ptycho_bluesky.cli._edge import edge
 from ptycho_bluesky.cli._export import export
+from ptycho_bluesky.cli._globus import app as globus
 from ptycho_bluesky.cli._infer import infer_command
 from ptycho_bluesky.cli._ioc import ioc_command
 from ptycho_bluesky.cli._jobs import app as jobs
@@ -55,6 +56,7 @@ app.command("bench", context_settings={"allow_extra_args": True, "allow_interspe
 app.command("receive")(receive)
 app.command("dispatcher")(dispatcher_command)
 app.command("ioc")(ioc_command)
+app.add_typer(globus, name="globus")
 app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")
 app.add_typer(profile, name="profile")

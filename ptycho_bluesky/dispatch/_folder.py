@@ -189,7 +189,8 @@ class JobFolder:
             if state != before and state not in TRANSITIONS[before]:
                 allowed = ", ".join(TRANSITIONS[before]) or "nothing"
                 raise DispatchError(f"job {self.job_id} is {before}; it cannot become {state}, allowed: {allowed}")
-            self._append({"state": state, **news, **(_author() if state != before or "asked" in news else {})})
+            told = state != before or "asked" in news or "step" in news
+            self._append({"state": state, **news, **(_author() if told else {})})
             return self.status()
 
     def keep_reserve(self) -> None:
