@@ -15,9 +15,9 @@ from ptycho_bluesky.experiment import (
     PatternInfo,
     PtychographyMetadata,
     ScanPattern,
-    from_positions,
     pattern_named,
 )
+from ptycho_bluesky.experiment.patterns import pattern_again as made_again
 
 __all__ = ["PATTERNS", "device_positions", "metadata_from", "overlap_of", "pattern_again", "pattern_from", "recipe_of"]
 
@@ -101,9 +101,4 @@ def recipe_of(pattern: ScanPattern) -> dict[str, Any]:
 
 def pattern_again(info: PatternInfo) -> ScanPattern | None:
     """Return the pattern that a run's metadata tell, None where they do not tell all of it."""
-    listed = info.parameters.get("positions_m")
-    try:
-        pattern = from_positions(listed, info.name) if listed else pattern_named(info.name, info.parameters)
-    except PlanError:
-        return None
-    return pattern if len(pattern) == info.num_points else None
+    return made_again(info.name, info.parameters, info.num_points)

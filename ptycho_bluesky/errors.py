@@ -12,8 +12,10 @@
     ├── InferenceError        a network, its weights or the edge process
     ├── ReconstructionError   an engine, its options or its input
     ├── DispatchError         a job, its folder, the ledger or an executor
+    │   ├── DispatcherAwayError  the dispatcher service does not answer
     │   └── FacilityError     a step at or on the way to a remote facility; ``kind`` says whose fault it is
-    └── CatalogError          Tiled: not reachable, or not holding what was asked for
+    ├── CatalogError          Tiled: not reachable, or not holding what was asked for
+    └── SessionError          a plan or a session asked for what its state does not allow
 
 The text of each says what was given, what is allowed and what to do.
 """
@@ -28,12 +30,14 @@ __all__ = [
     "DatasetError",
     "DeviceError",
     "DispatchError",
+    "DispatcherAwayError",
     "FacilityError",
     "FormatError",
     "InferenceError",
     "PlanError",
     "PtychoError",
     "ReconstructionError",
+    "SessionError",
     "SourceError",
     "report",
 ]
@@ -79,6 +83,10 @@ class DispatchError(PtychoError):
     """A job, its folder, the ledger or an executor is at fault."""
 
 
+class DispatcherAwayError(DispatchError):
+    """The dispatcher service does not answer."""
+
+
 class FacilityError(DispatchError):
     """A step at a remote facility, or on the way there and back, failed.
 
@@ -97,6 +105,10 @@ class FacilityError(DispatchError):
 
 class CatalogError(PtychoError):
     """Tiled cannot be reached, or does not hold what was asked for."""
+
+
+class SessionError(PtychoError):
+    """A session, or a plan that runs in it, was asked for what its state does not allow."""
 
 
 def report(title: str, faults: Sequence[str]) -> str:

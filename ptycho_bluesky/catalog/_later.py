@@ -58,6 +58,11 @@ class CatalogLater:
             except Exception:
                 logger.exception("%s failed; call it again by hand", getattr(task, "__name__", task))
 
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected, so that no use of it has to wait."""
+        return self._made is not None
+
     def client(self) -> Any:
         """Return the Tiled client, waiting for it; where connecting failed before, it is tried once more.
 

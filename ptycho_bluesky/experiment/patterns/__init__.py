@@ -3,7 +3,7 @@
 from ptycho_bluesky.experiment.patterns._fly_path import FlyPath
 from ptycho_bluesky.experiment.patterns._grids import raster, snake
 from ptycho_bluesky.experiment.patterns._lissajous import lissajous
-from ptycho_bluesky.experiment.patterns._named import PATTERNS, pattern_named
+from ptycho_bluesky.experiment.patterns._named import PATTERNS, pattern_again, pattern_named
 from ptycho_bluesky.experiment.patterns._pattern import MOST_POSITIONS, ScanPattern
 from ptycho_bluesky.experiment.patterns._points import from_positions, jittered
 from ptycho_bluesky.experiment.patterns._regions import inside, region, within
@@ -20,6 +20,7 @@ __all__ = [
     "inside",
     "jittered",
     "lissajous",
+    "pattern_again",
     "pattern_named",
     "raster",
     "region",

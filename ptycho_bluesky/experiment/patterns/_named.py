@@ -14,7 +14,7 @@ from ptycho_bluesky.experiment.patterns._points import from_positions, jittered
 from ptycho_bluesky.experiment.patterns._regions import region, within
 from ptycho_bluesky.experiment.patterns._spirals import concentric, fermat
 
-__all__ = ["PATTERNS", "pattern_named"]
+__all__ = ["PATTERNS", "pattern_again", "pattern_named"]
 
 PATTERNS: dict[str, Callable[..., ScanPattern]] = {
     "concentric": concentric,
@@ -63,3 +63,13 @@ def pattern_named(name: Any, parameters: Mapping[str, Any]) -> ScanPattern:
         raise PlanError(
             f"pattern {name!r}: {error}; its arguments are {wanted}, and center_m = [y, x], jitter_m, vertices_m"
         ) from None
+
+
+def pattern_again(name: str, parameters: Mapping[str, Any], num_points: int) -> ScanPattern | None:
+    """Return the pattern that a run's metadata tell, None where they do not tell all of it."""
+    listed = parameters.get("positions_m")
+    try:
+        pattern = from_positions(listed, name) if listed else pattern_named(name, parameters)
+    except PlanError:
+        return None
+    return pattern if len(pattern) == num_points else None
