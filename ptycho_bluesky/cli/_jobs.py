@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ptycho_bluesky.cli._output import Json, emit, progress, start_logging
-from ptycho_bluesky.dispatch import JobStatus, Ledger, register_pending
+from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch import JobStatus, Ledger, register_pending, spec_of
 from ptycho_bluesky.dispatch import cancel as cancel_job
 from ptycho_bluesky.dispatch import clean as clean_jobs
 from ptycho_bluesky.dispatch import history as job_history
@@ -39,15 +40,14 @@ def _root() -> None:
 
 def _described(status: JobStatus) -> dict[str, Any]:
     """Return a status together with what was asked for."""
-    folder = Ledger().job(status.job_id)
-    spec = folder.spec()
+    spec = spec_of(status.job_id)
     what = spec.engine if spec.recipe == "reconstruct" else spec.recipe
     asked = {
         "recipe": spec.recipe,
         "raw_uid": spec.raw_uid,
         "engine": what,
         "device": spec.device,
-        "folder": str(folder.path),
+        "folder": None if settings().dispatcher_uri else str(Ledger().folder / status.job_id),
     }
     return {**asdict(status), **asked}
 
@@ -147,7 +147,7 @@ def history(job: JobId, json_output: Json = False) -> None:
     table = Table("when", "state", "who", "what", box=None)
     for event in events:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["t"]))
-        said = [f"asked: {event['asked']}" if "asked" in event else "", event.get("reason", "")]
+        said = [f"asked: {event['asked']}" if "asked" in event else "", event.get("step", ""), event.get("reason", "")]
         table.add_row(when, event["state"], event.get("by", ""), "; ".join(filter(None, said)))
     Console().print(table)
 

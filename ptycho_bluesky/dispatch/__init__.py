@@ -6,7 +6,19 @@ Light to import: only the runner loads engines.
 from ptycho_bluesky.dispatch._clean import Cleaned, clean
 from ptycho_bluesky.dispatch._executor import Executor, LocalExecutor
 from ptycho_bluesky.dispatch._folder import JobFolder
-from ptycho_bluesky.dispatch._jobs import cancel, history, jobs, logs, retry, status, stop, submit, wait
+from ptycho_bluesky.dispatch._jobs import (
+    AnyExecutor,
+    cancel,
+    history,
+    jobs,
+    logs,
+    retry,
+    spec_of,
+    status,
+    stop,
+    submit,
+    wait,
+)
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._pending import register_pending
 from ptycho_bluesky.dispatch._spec import RECIPES, FileSource, JobSpec, ReconstructionSource, TiledSource
@@ -17,6 +29,7 @@ __all__ = [
     "FINAL",
     "RECIPES",
     "TRANSITIONS",
+    "AnyExecutor",
     "Cleaned",
     "Executor",
     "FileSource",
@@ -37,6 +50,7 @@ __all__ = [
     "logs",
     "register_pending",
     "retry",
+    "spec_of",
     "status",
     "stop",
     "submit",

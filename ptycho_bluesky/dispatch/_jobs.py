@@ -1,58 +1,115 @@
-"""Jobs by their id, as consoles, callbacks and the command line use them."""
+"""Jobs by their id, as consoles, callbacks and the command line use them.
+
+What is done to a job goes through the dispatcher service where one runs, else it is done by this process; what is told
+of jobs comes from their folders, or from the dispatcher on another machine.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from ptycho_bluesky.dispatch._executor import LocalExecutor
+from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._executor import GRACE_S, Executor
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._status import FINAL, JobStatus
-from ptycho_bluesky.errors import DispatchError
+from ptycho_bluesky.dispatch.service import DispatcherClient, dispatcher
+from ptycho_bluesky.errors import DispatcherAwayError, DispatchError
 
-__all__ = ["cancel", "history", "jobs", "logs", "retry", "status", "stop", "submit", "wait"]
+__all__ = ["AnyExecutor", "cancel", "history", "jobs", "logs", "retry", "spec_of", "status", "stop", "submit", "wait"]
+
+T = TypeVar("T")
+
+TEND_S = 1.0
+"""Time between two looks, while waiting, whether runners must be started."""
+
+
+def _do(act: Callable[[DispatcherClient | Executor], T]) -> T:
+    service = dispatcher()
+    if service is not None:
+        try:
+            return act(service)
+        except DispatcherAwayError:
+            if settings().dispatcher_uri is not None:
+                raise
+            # That of this home was killed at this very moment; what it did is done again without harm.
+    return act(Executor())
+
+
+def _elsewhere() -> DispatcherClient | None:
+    """Return the dispatcher on another machine that the settings name."""
+    return None if settings().dispatcher_uri is None else dispatcher()
+
+
+class AnyExecutor(Executor):
+    """An executor for consoles: the dispatcher service where one runs, else this process."""
+
+    def submit(self, spec: JobSpec) -> str:
+        """Enter a job and return its id."""
+        return submit(spec)
+
+    def poll(self, job_id: str) -> JobStatus:
+        """Return the job's status now."""
+        return status(job_id)
+
+    def cancel(self, job_id: str, grace_s: float = GRACE_S) -> JobStatus:
+        """End a job and drop what it has."""
+        return cancel(job_id, grace_s)
 
 
 def submit(spec: JobSpec) -> str:
-    """Enter a job on this machine and return its id; equal specs of one run are one job."""
-    return LocalExecutor().submit(spec)
+    """Enter a job and return its id; equal specs of one run are one job."""
+    return _do(lambda at: at.submit(spec))
 
 
 def jobs(state: Any = None, raw_uid: str | None = None) -> list[JobStatus]:
     """Return the jobs, newest first; of one state, or of one run, where these are given."""
-    return Ledger().jobs(state, raw_uid)
+    if (service := _elsewhere()) is not None:
+        return service.jobs(state, raw_uid)
+    found = Ledger().jobs(state, raw_uid)
+    Executor().tend()
+    return found
 
 
 def status(job_id: str) -> JobStatus:
     """Return the status of a job, given its id or the beginning of one."""
-    return Ledger().status(job_id)
+    service = _elsewhere()
+    return Ledger().status(job_id) if service is None else service.status(job_id)
 
 
-def cancel(job_id: str, grace_s: float = 10.0) -> JobStatus:
+def spec_of(job_id: str) -> JobSpec:
+    """Return the specification of a job."""
+    service = _elsewhere()
+    return Ledger().job(job_id).spec() if service is None else service.spec(job_id)
+
+
+def cancel(job_id: str, grace_s: float = GRACE_S) -> JobStatus:
     """End a job and drop what it has: asked first; killed, with its children, after `grace_s` seconds."""
-    return LocalExecutor().cancel(job_id, grace_s)
+    return _do(lambda at: at.cancel(job_id, grace_s))
 
 
 def stop(job_id: str) -> JobStatus:
     """Ask a running job to end now and keep its result."""
-    return LocalExecutor().stop(job_id)
+    return _do(lambda at: at.stop(job_id))
 
 
 def retry(job_id: str) -> JobStatus:
     """Start a failed, lost or cancelled job again."""
-    return LocalExecutor().retry(job_id)
+    return _do(lambda at: at.retry(job_id))
 
 
 def logs(job_id: str, lines: int = 50) -> str:
     """Return the end of a job's log."""
-    return Ledger().job(job_id).log_tail(lines)
+    service = _elsewhere()
+    return Ledger().job(job_id).log_tail(lines) if service is None else service.logs(job_id, lines)
 
 
 def history(job_id: str) -> list[dict[str, Any]]:
     """Return who did what with a job when: see :meth:`JobFolder.history`."""
-    return Ledger().job(job_id).history()
+    service = _elsewhere()
+    return Ledger().job(job_id).history() if service is None else service.history(job_id)
 
 
 def wait(
@@ -81,10 +138,13 @@ def wait(
     DispatchError
         When the time is over and the job is not; it goes on.
     """
-    ledger, deadline = Ledger(), time.monotonic() + timeout
+    deadline, tended, here = time.monotonic() + timeout, 0.0, _elsewhere() is None
     seen: dict[str, Any] = {}
     while True:
-        now = ledger.status(job_id)
+        now = status(job_id)
+        if here and time.monotonic() - tended > TEND_S:
+            tended = time.monotonic()
+            Executor().tend()
         if on_progress is not None and now.progress and now.progress != seen:
             seen = now.progress
             on_progress(seen)

@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS jobs (
 
 UPSERT = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
+ACTIVE = "('queued', 'running', 'cancelling')"
+
 LOCK_S = 10.0
 """Longest time that another process may be at the ledger; each look takes milliseconds."""
 
@@ -196,18 +198,22 @@ class Ledger:
         rows = self._run("SELECT job_id, state FROM jobs WHERE ? IS NULL OR raw_uid = ?", (raw_uid, raw_uid))
         statuses = []
         for job_id, known in rows:
-            status = self.status(job_id)
-            if status.state != known:
-                self._index(self.job(job_id), status)
-            statuses.append(status)
+            statuses.append(self.refreshed(JobFolder(self.folder / job_id), known))
         chosen = [s for s in statuses if state is None or s.state == state]
         return sorted(chosen, key=lambda s: s.created, reverse=True)
 
-    def active(self) -> list[JobStatus]:
+    def unfinished(self) -> list[JobStatus]:
         """Return the jobs that have not ended, in no order; those whose runner has died are detected."""
-        rows = self._run("SELECT job_id FROM jobs WHERE state IN ('queued', 'running', 'cancelling')")
-        statuses = (self.status(job_id) for (job_id,) in rows)
+        rows = self._run(f"SELECT job_id, state FROM jobs WHERE state IN {ACTIVE}")
+        statuses = [self.refreshed(JobFolder(self.folder / job_id), known) for job_id, known in rows]
         return [status for status in statuses if status.state not in FINAL]
+
+    def refreshed(self, job: JobFolder, known: str = "queued") -> JobStatus:
+        """Return a job's status; the ledger, which knows it as `known`, learns it where it has changed."""
+        status = self.status(job.job_id)
+        if status.state != known:  # what wrote it was killed before it told the ledger, or is on another machine
+            self._index(job, status)
+        return status
 
     def ended(self, since: float) -> list[JobStatus]:
         """Return the jobs that failed or were lost since then (seconds since 1970), as the ledger knows them."""
@@ -222,9 +228,15 @@ class Ledger:
             queues.setdefault(resource, []).append(JobFolder(self.folder / job_id))
         return queues
 
+    def active(self, resource: str) -> list[JobFolder]:
+        """Return the jobs that wait for a resource or have it, as their folders know them; the oldest first."""
+        which = f"SELECT job_id FROM jobs WHERE state IN {ACTIVE} AND device = ? ORDER BY created, job_id"
+        jobs = [JobFolder(self.folder / job_id) for (job_id,) in self._run(which, (resource,))]
+        return [job for job in jobs if job.status().state not in FINAL]
+
     def pending(self) -> list[JobFolder]:
         """Return the finished jobs whose result is not in Tiled yet."""
-        away = "SELECT job_id FROM jobs WHERE state IN ('queued', 'running', 'cancelling') AND device NOT GLOB 'c[pu]*'"
+        away = f"SELECT job_id FROM jobs WHERE state IN {ACTIVE} AND device != 'cpu' AND device NOT GLOB 'cuda:*'"
         for (job_id,) in self._run(away):  # their runners write into the folder alone
             self._index(self.job(job_id), self.status(job_id))
         rows = self._run("SELECT job_id FROM jobs WHERE state = 'done' AND registered = 0 ORDER BY created")

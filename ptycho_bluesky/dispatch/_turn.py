@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from itertools import islice
 
 from ptycho_bluesky._locks import acquire, file_lock, release
 from ptycho_bluesky.dispatch._folder import JobFolder
@@ -28,14 +29,15 @@ def to_be_launched(ledger: Ledger) -> list[JobFolder]:
     chosen = []
     for resource, queue in ledger.queues().items():
         here = re.fullmatch(r"cpu|cuda:\d+", resource) is not None
-        chosen += [job for job in queue[: AHEAD if here else None] if not job.runner_file.exists()]
+        waiting = (job for job in queue if ledger.refreshed(job).state == "queued")
+        chosen += [job for job in islice(waiting, AHEAD if here else None) if not job.runner_file.exists()]
     return chosen
 
 
 def _next(ledger: Ledger, resource: str) -> str | None:
     """Return the first job in the queue whose runner waits; dead ones leave the queue here."""
     launched = (job for job in ledger.queues().get(resource, []) if job.runner_file.exists())
-    return next((job.job_id for job in launched if ledger.status(job.job_id).state == "queued"), None)
+    return next((job.job_id for job in launched if ledger.refreshed(job).state == "queued"), None)
 
 
 def _take(ledger: Ledger, job_id: str, resource: str, slots: int) -> int | None:
@@ -68,6 +70,9 @@ def wait_for_turn(ledger: Ledger, job_id: str, resource: str, slots: int, given_
     int or None
         The slot's lock; None where `given_up` became True first.
     """
+    if slots == 0 and not given_up():  # a scheduler has given it its turn
+        ledger.record(ledger.job(job_id), "running")
+        return acquire(ledger.folder / job_id / "slot.lock")
     begin = time.monotonic()
     while not given_up():
         slot = _take(ledger, job_id, resource, slots)

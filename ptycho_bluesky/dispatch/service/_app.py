@@ -101,9 +101,9 @@ class _Routes:
         return JSONResponse({"job_id": self.executor.submit(spec)})
 
     def about(self, request: Request) -> JSONResponse:
-        active = [status.state for status in self.ledger.active()]
-        told = {"version": __version__, "host": socket.gethostname(), "queued": active.count("queued")}
-        return JSONResponse({**told, "running": len(active) - active.count("queued")})
+        states = [status.state for status in self.ledger.unfinished()]
+        told = {"version": __version__, "host": socket.gethostname(), "queued": states.count("queued")}
+        return JSONResponse({**told, "running": len(states) - states.count("queued")})
 
     def jobs(self, request: Request) -> JSONResponse:
         state: Any = request.query_params.get("state")

@@ -15,7 +15,7 @@ from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._status import JobStatus
-from ptycho_bluesky.errors import DispatchError
+from ptycho_bluesky.errors import DispatcherAwayError, DispatchError
 
 __all__ = ["API", "LOCK", "NOTE", "DispatcherClient", "dispatcher"]
 
@@ -111,7 +111,7 @@ class DispatcherClient:
             response = connection.getresponse()
             said: Any = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise DispatchError(
+            raise DispatcherAwayError(
                 f"the dispatcher at {self.uri} does not answer ({type(error).__name__}: {error}); see whether "
                 "`ptycho-bluesky dispatcher` runs there and PTYCHO_BLUESKY_DISPATCHER_URI names it"
             ) from None

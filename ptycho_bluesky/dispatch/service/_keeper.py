@@ -86,7 +86,7 @@ class Keeper:
 
     def tend(self) -> None:
         """Find the dead, retry those whose machine failed, start the runners whose turn is near."""
-        self.ledger.active()
+        self.ledger.unfinished()
         for status in self.ledger.ended(time.time() - YOUNG_S):
             if self._deserves_another(status):
                 why = f"retried by the dispatcher, {status.attempt} of {self.retries}: {status.reason}"
