@@ -89,8 +89,17 @@ class ClusterResource(_Resource):
     home: Path | None = None
     """This machine's ``home`` as it is called there; None where it has the same name."""
 
+    warm_pilots: int = Field(default=0, ge=0, le=1000)
+    """With ``"parsl"``: pilots that are kept even while there is no job; others end when idle."""
+
     address: str | None = Field(default=None, pattern=r"^[\w.:-]+$")
     """With ``"parsl"``: this machine's address as seen from the nodes; None for its host name."""
+
+    @model_validator(mode="after")
+    def _nodes_of_slurm(self) -> ClusterResource:
+        if self.kind == "pbs" and self.nodes > 1:
+            raise ValueError("ranks on several nodes are started by Slurm's srun; give nodes = 1 under PBS")
+        return self
 
     @property
     def launcher(self) -> str:

@@ -1,4 +1,8 @@
-"""One job, in a process of its own: ``python -m ptycho_bluesky.dispatch.runner JOBFOLDER SLOTS``."""
+"""One job, in a process of its own: ``python -m ptycho_bluesky.dispatch.runner JOBFOLDER SLOTS [LIMIT_S]``.
+
+SLOTS is the number of jobs that run at once, 0 where a cluster's scheduler gives turns; LIMIT_S the time that the place
+has for the job, seconds.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,12 @@ import numpy as np
 
 from ptycho_bluesky._locks import file_lock, release
 from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._allowed import check_paths
 from ptycho_bluesky.dispatch._entry import enter_model
 from ptycho_bluesky.dispatch._executor import LocalExecutor
 from ptycho_bluesky.dispatch._faults import fault_kind
 from ptycho_bluesky.dispatch._folder import JobFolder
-from ptycho_bluesky.dispatch._ledger import Ledger
+from ptycho_bluesky.dispatch._ledger import Ledger, LedgerElsewhere
 from ptycho_bluesky.dispatch._pending import register_pending, register_with_patience
 from ptycho_bluesky.dispatch._registry import recipe
 from ptycho_bluesky.dispatch._status import FINAL
@@ -48,15 +53,17 @@ OVERDUE_S = 30.0
 class _Runner:
     """The way of one job from its turn to its result in Tiled."""
 
-    def __init__(self, job: JobFolder, slots: int) -> None:
-        self.job, self.slots = job, slots
-        self.ledger = Ledger(job.path.parent)
+    def __init__(self, job: JobFolder, slots: int, limit_s: float | None = None) -> None:
+        self.job, self.slots, self.limit_s = job, slots, limit_s
+        self.ledger = Ledger(job.path.parent) if slots else LedgerElsewhere(job.path.parent)
         self.terminated = False
         self.ended = threading.Event()
         self._began = self._news = self._partial = time.monotonic()
 
     def terminate(self, number: int, frame: FrameType | None) -> None:
         """Handle SIGTERM: end at the next epoch, as a fault of the machine, which may be retried."""
+        if self.job.cancel_file.exists():
+            os._exit(0)  # killed by a scheduler: nothing is to be kept, and who cancelled it records that
         self.terminated = True
 
     def given_up(self) -> bool:
@@ -110,6 +117,7 @@ class _Runner:
     def run(self) -> int:
         """Return the exit status: 0 done or cancelled, 1 failed."""
         spec = self.job.spec()
+        check_paths(spec)
         self.job.keep_reserve()
         slot = wait_for_turn(self.ledger, self.job.job_id, spec.resource, self.slots, self.given_up)
         watchdog = None if slot is None else self.watch(spec.limit_s)
@@ -122,7 +130,9 @@ class _Runner:
                 watchdog.wait()
             release(slot)  # registering takes no device: the next job may begin
         if self.terminated:
-            return self.failed("machine", "the runner was told to end (SIGTERM), e.g. by a shutdown; retry the job")
+            return self.failed(
+                "machine", "the runner was told to end (SIGTERM), e.g. by a shutdown or a scheduler; retry it"
+            )
         if self.job.cancel_file.exists():
             self.ledger.record(self.job, "cancelled", reason="cancelled by the user")
             return 0
@@ -171,7 +181,7 @@ class _Runner:
 
         try:
             training = follow_up(self.job, self.ledger)
-            return "" if training is None else LocalExecutor(self.slots, self.ledger).submit(training)
+            return "" if training is None else LocalExecutor(self.slots or None, self.ledger).submit(training)
         except Exception:  # whatever it is, the reconstruction is there and is to be registered as done
             logger.exception("no training could be submitted")
             return ""
@@ -192,30 +202,29 @@ def _figures(state: Any) -> tuple[int, int, dict[str, Any]]:
     return done, total, {**news, "seconds": seconds, "seconds_left": left}
 
 
-def main(folder: Path, slots: int, kind: type[_Runner] = _Runner) -> int:
+def main(folder: Path, slots: int, kind: type[_Runner] = _Runner, limit_s: float | None = None) -> int:
     """Run the job in `folder`; 0 done or cancelled, 1 failed, 3 where another runner has it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     job = JobFolder(folder)
-    code = _alone(job, slots, kind)
-    if job.spec().place == "local":
+    code = _alone(job, kind(job, slots, limit_s))
+    if slots and job.spec().place == "local":
         LocalExecutor(slots, Ledger(folder.parent)).tend()  # the next ones
     return code
 
 
-def _alone(job: JobFolder, slots: int, kind: type[_Runner]) -> int:
+def _alone(job: JobFolder, runner: _Runner) -> int:
     with file_lock(job.path / "runner.lock", timeout_s=LOOK_S) as ours:
         if not ours:
             return 3
         if job.runner() is None and job.spec().place == "local":  # what started it died before it could note it
             job.launched({"kind": "local", "place": "local", "pid": os.getpid()})
-        runner = kind(job, slots)
         before = signal.signal(signal.SIGTERM, runner.terminate)
         threading.Thread(target=runner.beat, args=(settings().heartbeat_s,), daemon=True).start()
         try:
             return runner.run()
         except PtychoError as error:
-            return runner.failed(fault_kind(error), str(error))
+            return runner.failed("machine" if runner.terminated else fault_kind(error), str(error))
         except Exception as error:  # whatever it is, the job must not hang between states
             logger.exception("job %s failed", job.job_id)
             return runner.failed(fault_kind(error), f"{type(error).__name__}: {error}; see the log {job.log_file}")
@@ -226,4 +235,4 @@ def _alone(job: JobFolder, slots: int, kind: type[_Runner]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), limit_s=float(sys.argv[3]) if len(sys.argv) > 3 else None))

@@ -9,9 +9,9 @@ import os
 import sys
 from pathlib import Path
 
+from ptycho_bluesky._with_parent import end_with_parent
 from ptycho_bluesky.errors import PtychoError
 from ptycho_bluesky.reconstruction.distributed._options import RankSpec
-from ptycho_bluesky.reconstruction.distributed._with_parent import end_with_parent
 from ptycho_bluesky.reconstruction.distributed._worker import work
 
 

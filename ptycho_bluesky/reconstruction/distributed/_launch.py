@@ -224,7 +224,7 @@ class _Group:
 
     def __init__(self, folder: Path, ranks: int, nodes: int) -> None:
         self._folder, self._ranks, self._seen = folder, ranks, 0
-        shim = [sys.executable, "-S", "-E", str(Path(__file__).with_name("_with_parent.py")), str(os.getpid())]
+        shim = [sys.executable, "-m", "ptycho_bluesky._with_parent", str(os.getpid())]
         command = [*shim, *_start(nodes), "--max-restarts", "0", "--nproc-per-node", str(ranks // nodes)]
         command += ["-m", "ptycho_bluesky.reconstruction.distributed"]
         self._log = (folder / LOG).open("ab")

@@ -1,6 +1,6 @@
-"""A process that ends with its parent, however that ends: ``python _with_parent.py PARENT PROGRAM ARGUMENT...``.
+"""A process that ends with its parent, however that ends: ``python -m ptycho_bluesky._with_parent PID PROGRAM ...``.
 
-It imports nothing of the package: it starts in 20 ms. On systems other than Linux it starts the program alone.
+On systems other than Linux it starts the program alone.
 """
 
 from __future__ import annotations
