@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 from pathlib import Path
 
@@ -133,6 +134,8 @@ def serve(
             note = {"uri": uri, "key": key, "pid": os.getpid(), "host": socket.gethostname()}
             _write_private(home / NOTE, json.dumps(note))
             logger.info("the dispatcher of %s listens at %s", home, uri)
+            for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has ended
+                signal.signal(number, lambda number, frame: None)
             keeper.start()
             try:
                 uvicorn.Server(config).run(sockets=[listener])
