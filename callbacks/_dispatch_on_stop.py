@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from event_model import DocumentRouter
-
-from ptycho_bluesky.dispatch import Executor, FollowUp, JobSpec, LocalExecutor, TiledSource
+from ptycho_bluesky.callbacks._counted_runs import CountedRun, CountedRuns
+from ptycho_bluesky.dispatch import AnyExecutor, Executor, FollowUp, JobSpec, TiledSource
 from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["DispatchOnStop"]
@@ -16,18 +16,40 @@ __all__ = ["DispatchOnStop"]
 logger = logging.getLogger(__name__)
 
 
-class _Run:
-    """What must be remembered of a run to know how many frames it has."""
+SILENCE_S = 900.0
+"""Longest time without a frame, e.g. of a pause, after which a job that follows its scan ends with what it has."""
 
-    def __init__(self, frames_key: str) -> None:
-        self.frames_key = frames_key
-        self.descriptors: set[str] = set()
-        self.resources: set[str] = set()
-        self.frames = 0
+JOIN_S = 5.0
+"""Longest wait, at a run's end, for a submission that began during the scan and was over long ago as a rule."""
 
 
-class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
-    """Bluesky callback: submits a reconstruction for each run with a ``ptychography`` block when it stops.
+class _Early:
+    """A job that is submitted during its scan, in a thread: the RunEngine does not wait for the disk."""
+
+    def __init__(self, executor: Executor, spec: JobSpec) -> None:
+        self._executor, self.spec = executor, spec
+        self._failed = False
+        self._thread = threading.Thread(target=self._submit, name="dispatch-during-scan", daemon=True)
+        self._thread.start()
+
+    def _submit(self) -> None:
+        try:
+            self._executor.submit(self.spec)
+        except Exception:  # whatever it is, another job begins when the run stops
+            logger.exception("no job of run %s began during the scan", str(self.spec.raw_uid)[:8])
+            self._failed = True
+
+    def goes_on(self) -> bool:
+        """Whether the job will still see the end of its run, or was ended by the user."""
+        self._thread.join(JOIN_S)
+        if self._failed or self._thread.is_alive():
+            return False
+        status = self._executor.poll(self.spec.job_id)
+        return status.state not in ("failed", "lost") and (status.state != "done" or status.stopped)
+
+
+class DispatchOnStop(CountedRuns):
+    """Bluesky callback: submits a reconstruction for each run with a ``ptychography`` block when it stops, or before.
 
     Aborted and failed runs are reconstructed too, from the frames that exist. The runner reads the run from Tiled, and
     waits until all of it has arrived there: subscribe :func:`ptycho_bluesky.catalog.tiled_writer` as well. It never
@@ -43,8 +65,11 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     min_frames:
         Runs with fewer frames are left alone.
+    grow_from:
+        Frames from which on a job begins during its scan: it takes in the others as they are measured, and has little
+        left to do after the stop. None: when the run stops.
     max_seconds:
-        Time after which a reconstruction stops with the best it has, seconds; None for no limit.
+        Time after which a reconstruction stops with the best it has, seconds, not counting the scan; None for no limit.
     limit_s:
         Time that a job may run, seconds; a watchdog kills what does not end then. None for no limit.
     priority:
@@ -62,14 +87,14 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
         Fields of :class:`ptycho_bluesky.inference.TrainingOptions` for these trainings, JSON values; without ``steps``
         among them a training takes 9 minutes.
     executor:
-        Where to run; None for this machine, one job at a time.
+        Where to run; None for the dispatcher service where one runs, else this machine, one job at a time.
 
     Raises
     ------
     pydantic.ValidationError
         When the options make no valid job, at once and not when a run stops.
     DispatchError
-        When `fine_tune` is not one of those.
+        When `fine_tune` is not one of those, or `grow_from` no number of frames.
     """
 
     def __init__(
@@ -79,6 +104,7 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
         *,
         device: str = "cpu",
         min_frames: int = 16,
+        grow_from: int | None = None,
         max_seconds: float | None = None,
         limit_s: float | None = None,
         priority: int = 0,
@@ -91,6 +117,8 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
         super().__init__()
         if fine_tune not in (None, "after"):
             raise DispatchError(f'fine_tune is {fine_tune!r}; allowed are "after" (each reconstruction) and None')
+        if grow_from is not None and grow_from < 1:
+            raise DispatchError(f"grow_from is {grow_from}; give a number of frames, e.g. 64, or None")
         wanted = cold_start or fine_tune is not None
         follow = FollowUp(
             cold_start=cold_start, fine_tune=fine_tune is not None, promote=promote, training=dict(training or {})
@@ -106,8 +134,9 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
             priority=priority,
         )
         self._min_frames = min_frames
-        self._executor = executor or LocalExecutor()
-        self._runs: dict[str, _Run] = {}
+        self._executor = executor or AnyExecutor()
+        self._grow_from = grow_from
+        self._early: dict[str, _Early] = {}
         self.job_ids: list[str] = []
         """Ids of the jobs submitted, in order."""
 
@@ -123,49 +152,27 @@ class DispatchOnStop(DocumentRouter):  # type: ignore[misc]
             self.failures.append(f"{type(error).__name__}: {error}")
         return name, doc
 
-    def start(self, doc: dict[str, Any]) -> None:
-        """Remember a run if it is a ptychographic one."""
-        block = doc.get("ptychography")
-        if isinstance(block, Mapping) and "frames_key" in block:
-            self._runs[doc["uid"]] = _Run(str(block["frames_key"]))
+    def counted(self, run: CountedRun) -> None:
+        """Submit a run's reconstruction when there are frames enough to begin with."""
+        if self._grow_from is not None and run.frames >= self._grow_from and run.uid not in self._early:
+            source = TiledSource(uid=run.uid, grow=True, wait_s=SILENCE_S)
+            self._early[run.uid] = _Early(self._executor, self._spec_of(run, source))
 
-    def descriptor(self, doc: dict[str, Any]) -> None:
-        """Remember the stream that holds the frames."""
-        run = self._runs.get(doc["run_start"])
-        if run is not None and run.frames_key in doc["data_keys"]:
-            run.descriptors.add(doc["uid"])
-
-    def event(self, doc: dict[str, Any]) -> None:
-        """Count a frame that comes in, or with, an event."""
-        for run in self._runs.values():
-            run.frames += doc["descriptor"] in run.descriptors
-
-    def event_page(self, doc: dict[str, Any]) -> None:
-        """Count frames that come in, or with, a page of events."""
-        for run in self._runs.values():
-            if doc["descriptor"] in run.descriptors:
-                run.frames += len(doc["seq_num"])
-
-    def stream_resource(self, doc: dict[str, Any]) -> None:
-        """Remember the files that hold the frames."""
-        for run in self._runs.values():
-            if doc.get("data_key") == run.frames_key and doc.get("run_start") in (None, *self._runs):
-                run.resources.add(doc["uid"])
-
-    def stream_datum(self, doc: dict[str, Any]) -> None:
-        """Count frames that come in files."""
-        for run in self._runs.values():
-            if doc["stream_resource"] in run.resources and doc["descriptor"] in run.descriptors:
-                run.frames += doc["indices"]["stop"] - doc["indices"]["start"]
+    def _spec_of(self, run: CountedRun, source: TiledSource) -> JobSpec:
+        return self._spec.model_copy(update={"source": source, "raw_uid": run.uid})
 
     def stop(self, doc: dict[str, Any]) -> None:
-        """Submit the run's reconstruction."""
+        """Submit the run's reconstruction, unless one is at work that sees its end."""
         uid = doc["run_start"]
-        run = self._runs.pop(uid, None)
+        run, early = self.runs.pop(uid, None), self._early.pop(uid, None)
         if run is None:
             return
+        if early is not None:
+            if early.goes_on():
+                self.job_ids.append(early.spec.job_id)
+                return
+            logger.warning("job %s did not see the end of run %s; another begins", early.spec.job_id[:8], uid[:8])
         if run.frames < self._min_frames:
             logger.info("run %s has %d frames; %d are needed to reconstruct", uid[:8], run.frames, self._min_frames)
             return
-        spec = self._spec.model_copy(update={"source": TiledSource(uid=uid), "raw_uid": uid})
-        self.job_ids.append(self._executor.submit(spec))
+        self.job_ids.append(self._executor.submit(self._spec_of(run, TiledSource(uid=uid))))
