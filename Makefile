@@ -3,6 +3,7 @@
 #   make test    all tests          make lint / types / check    what CI runs before them
 #   make test-hardware   what needs a GPU: kernels against float64, sweeps, every engine
 #   make bench   beside the peers, which get an environment of their own: one hour
+#   make docs    the documentation as a site, in site/
 #   make model   the shipped network, trained anew from simulated frames
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TESTED := $(VENV)/.installed-for-tests
 
-.PHONY: demo test test-hardware lint types check bench model clean
+.PHONY: demo test test-hardware lint types docs check bench model clean
 
 demo: $(STAMP)
 	$(BIN)/ptycho-bluesky demo --output demo-output --json
@@ -29,6 +30,9 @@ lint: $(TESTED)
 types: $(TESTED)
 	$(BIN)/mypy
 
+docs: $(TESTED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 check: lint types test
 
 bench: $(TESTED)
@@ -41,7 +45,7 @@ model: $(STAMP)
 	  --output ptycho_bluesky/inference/weights/default.safetensors
 
 clean:
-	rm -rf $(VENV) demo-output build dist *.egg-info
+	rm -rf $(VENV) demo-output site build dist *.egg-info
 
 # torch first: with it in place nothing else can ask for another (CUDA) build.
 $(STAMP): pyproject.toml constraints.txt

@@ -1,0 +1,117 @@
+"""What the site adds to the pages: the index as its menu, and the references made from the code itself."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import typer
+from mkdocs.structure.files import File, Files
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+SECTION = re.compile(r"^## (.+)$")
+ENTRY = re.compile(r"^- \[(.+)\]\((.+)\)$")
+LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)]*)?\)")
+API = {
+    "experiment": "what is measured",
+    "optics": "the physics",
+    "formats": "files",
+    "devices": "devices",
+    "plans": "plans",
+    "stream": "frames in order",
+    "callbacks": "callbacks",
+    "inference": "networks",
+    "reconstruction": "reconstruction",
+    "dispatch": "jobs",
+    "catalog": "the catalogue",
+    "jupyter": "widgets",
+    "errors": "errors",
+}
+"""Packages in the order in which data travels through them."""
+
+
+def menu(index: str) -> list[dict[str, Any]]:
+    """Return the menu that an index page tells: its headings, and the links under them."""
+    found: list[dict[str, Any]] = [{"Start": "README.md"}]
+    for line in index.splitlines():
+        if heading := SECTION.match(line):
+            found.append({heading[1]: []})
+        elif entry := ENTRY.match(line):
+            next(iter(found[-1].values())).append({entry[1]: entry[2]})
+    return found
+
+
+def api_pages() -> Iterator[tuple[str, str, str]]:
+    """Yield title, path and text of a page for each package."""
+    for name, what in API.items():
+        names = sorted(importlib.import_module(f"ptycho_bluesky.{name}").__all__)
+        parts = [f"# `ptycho_bluesky.{name}`: {what}\n"]
+        parts += [f"## {one}\n\n::: ptycho_bluesky.{name}.{one}\n" for one in names]
+        yield f"{name}: {what}", f"reference/api/{name}.md", "\n".join(parts)
+
+
+def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield full names and commands of a command line, depth first."""
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield name, command
+    for key in sorted(inner):
+        yield from commands(inner[key], f"{name} {key}")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+
+
+def command_page() -> str:
+    """Return the page of all commands, from what they say of themselves."""
+    from ptycho_bluesky.cli import app
+
+    parts = ["# Command line\n", "Exit status: 0 done, 1 failed with one line that says why, 2 wrong usage.\n"]
+    for name, command in commands(typer.main.get_command(app), "ptycho-bluesky"):
+        context = click.Context(command, info_name=name)
+        parts += [f"## `{name}`\n", f"```\n{command.get_usage(context)}\n```\n", f"{command.help or ''}\n"]
+        options = [one.get_help_record(context) for one in command.params]
+        shown = [pair for pair in options if pair]
+        if shown:
+            parts.append("| option | what it does |\n|---|---|")
+            parts += [f"| `{_cell(option)}` | {_cell(text)} |" for option, text in shown]
+            parts.append("")
+    return "\n".join(parts)
+
+
+def on_config(config: Any) -> Any:
+    """Take the menu from the index, so that there is one list of pages."""
+    found = menu((DOCS / "README.md").read_text())
+    for section in found:
+        if "Reference" in section:
+            section["Reference"] += [
+                {"Command line": "reference/command-line.md"},
+                {"Python": [{title: path} for title, path, _ in api_pages()]},
+            ]
+    config.nav = found
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages that are made from the code."""
+    made = {path: text for _, path, text in api_pages()} | {"reference/command-line.md": command_page()}
+    for path, text in made.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Show links to files beside the documentation as their names: the site does not hold them."""
+
+    def shown(link: re.Match[str]) -> str:
+        target = (DOCS / page.file.src_uri).parent / link[2]
+        outside = not target.resolve().is_relative_to(DOCS)
+        return f"{link[1]} (`{target.resolve().relative_to(ROOT)}`)" if outside else link[0]
+
+    return LINK.sub(shown, markdown)
