@@ -181,9 +181,9 @@ class SimulatedSource:
             return None
         noise: FloatImage = self._rng.standard_normal((self.size, self.size), np.float32)
         noise *= np.float32(0.4 * (1 - done) ** 2 + 0.01)
-        seen = np.where(self._coverage > 0.05, np.float32(0), np.float32(np.nan))
+        noise[self._coverage < 0.05] = np.nan
         phase, amplitude = self._sample
-        return Picture(phase + noise + seen, amplitude + noise / 4 + seen, (0.0, 0.0), self.pixel_size)
+        return Picture(phase + noise, amplitude + noise / np.float32(4), (0.0, 0.0), self.pixel_size)
 
     # jobs -------------------------------------------------------------------------------------------------------------
 
