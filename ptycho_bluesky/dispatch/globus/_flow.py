@@ -105,14 +105,15 @@ class Flow:
     def _pack(self) -> str | None:
         self.compute.check_online()
         seen = self.compute.ask(
-            {"do": "see", **questions(self.spec)}, self.resource.answer_s, self.given_up, watching=True
+            {"do": "see", **questions(self.job, self.spec)}, self.resource.answer_s, self.given_up, watching=True
         )
         if seen is None:
             return None
         packed = pack(self.job, self.spec, seen, self.resource.collection is not None, self.given_up)
         if packed is None:
             return None
-        self.steps.note("pack", spec=packed.spec, files=packed.files, source=packed.source, there=seen["home"])
+        noted = {"spec": packed.spec, "files": packed.files, "source": packed.source}
+        self.steps.note("pack", **noted, there=seen["home"], shared=seen["files"][0])
         return packed.said
 
     def transfer(self) -> Transfer:
@@ -239,16 +240,17 @@ class Flow:
     def _back(self) -> str | None:
         files, folder = self.answer()["files"], self.job.path / BACK
         folder.mkdir(exist_ok=True)
-        shared = Path(self.steps.of("pack")["there"]) / "jobs" / self.job.job_id
+        packed = self.steps.of("pack")
+        theirs = Path(packed["there"]) / "jobs" / self.job.job_id
         for name, known in files.items():
-            if _hash(shared / name) == known["sha256"]:
-                shutil.copyfile(shared / name, folder / name)
+            if (packed["shared"] or self.resource.collection is None) and _hash(theirs / name) == known["sha256"]:
+                shutil.copyfile(theirs / name, folder / name)
         missing = [name for name, known in files.items() if _hash(folder / name) != known["sha256"]]
         if not missing:
             return "the facility's folder is seen from here"
         if self.resource.collection is None:
             raise FacilityError(
-                f"{', '.join(missing)} cannot be fetched: {shared} is not seen from here and the resource names no "
+                f"{', '.join(missing)} cannot be fetched: {theirs} is not seen from here and the resource names no "
                 "collections; give collection and here_collection, then retry the job",
                 "user",
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ptycho_bluesky.dispatch._allowed import files_of
 from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._spec import FileSource, JobSpec, ReconstructionSource, TiledSource
 from ptycho_bluesky.dispatch._training_spec import TrainingOrder
@@ -42,11 +43,9 @@ class Pack:
     """For the job's history."""
 
 
-def questions(spec: JobSpec) -> dict[str, Any]:
-    """Return what to ask the facility: which of the files it sees, and whether it reaches the run in Tiled."""
-    paths = [spec.source.path] if isinstance(spec.source, FileSource) else []
-    if spec.recipe == "train" and (also := TrainingOrder.model_validate(spec.options).reconstruction) is not None:
-        paths.append(also)
+def questions(job: JobFolder, spec: JobSpec) -> dict[str, Any]:
+    """Return what to ask the facility: which files it sees (the job's own first), and whether the run in Tiled."""
+    paths = [str(job.spec_file), *files_of(spec)]
     try:
         files = {path: fingerprint(Path(path)) for path in paths}
     except OSError as error:
@@ -81,7 +80,7 @@ def pack(
     known = order is None or order.start_from in (None, "default")
     if known and seen["run"]:
         return Pack(_for_there(spec, spec.source), (), {}, "the facility reads the run from Tiled")
-    if known and seen["files"] and all(seen["files"]):
+    if known and len(seen["files"]) > 1 and all(seen["files"][1:]):
         return Pack(_for_there(spec, spec.source), (), {}, "the facility sees the files under the same paths")
     if not transfers:
         why = f" ({seen['why_not']})" if seen.get("why_not") else ""

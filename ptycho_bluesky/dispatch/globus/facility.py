@@ -16,6 +16,7 @@ from typing import Any
 
 from ptycho_bluesky import __version__
 from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._allowed import check_paths
 from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._launcher import detached
 from ptycho_bluesky.dispatch._ledger import Ledger
@@ -86,8 +87,9 @@ def _see(request: dict[str, Any]) -> dict[str, Any]:
     same = []
     for path, known in dict(request.get("files", {})).items():
         try:
-            same.append(_allowed(Path(path)) and fingerprint(Path(path)) == known)
-        except OSError:
+            _check_allowed(JobSpec(source=FileSource(path=path)))
+            same.append(fingerprint(Path(path)) == known)
+        except (OSError, DispatchError):
             same.append(False)
     seen: dict[str, Any] = {"home": str(settings().home), "files": same, "run": False}
     uid = request.get("run")
@@ -105,18 +107,15 @@ def _see(request: dict[str, Any]) -> dict[str, Any]:
     return seen
 
 
-def _allowed(path: Path) -> bool:
-    """Whether jobs here may read a file: all, or those in the folders that this side's settings allow."""
-    own = settings().resources.get("local")
-    folders = [] if own is None or not own.paths else [*own.paths, settings().home]
-    return not folders or any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+def _check_allowed(spec: JobSpec) -> None:
+    """Refuse files that this side's settings do not allow jobs to read (``[resources.local] paths``)."""
+    check_paths(spec.model_copy(update={"place": "local"}))
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     """Run a job in a process of its own and return how it ended; one that runs already is waited for."""
     job, spec = _job(request), JobSpec.model_validate(request.get("spec"))
-    if isinstance(spec.source, FileSource) and not _allowed(Path(spec.source.path)):
-        raise _refuse(f"{spec.source.path} is outside the folders that resources.local.paths of the facility allows")
+    _check_allowed(spec)
     job.path.mkdir(parents=True, exist_ok=True)
     if not job.create(spec):
         _again(job, spec)
