@@ -22,6 +22,7 @@ from ptycho_bluesky.dispatch import retry as retry_job
 from ptycho_bluesky.dispatch import status as job_status
 from ptycho_bluesky.dispatch import stop as stop_job
 from ptycho_bluesky.dispatch import wait as wait_for_job
+from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["app"]
 
@@ -40,12 +41,14 @@ def _root() -> None:
 
 def _described(status: JobStatus) -> dict[str, Any]:
     """Return a status together with what was asked for."""
-    spec = spec_of(status.job_id)
-    what = spec.engine if spec.recipe == "reconstruct" else spec.recipe
+    try:
+        spec = spec_of(status.job_id)
+    except DispatchError:  # written by a newer version, or for a recipe of a package that is not here
+        return {**asdict(status), "recipe": "?", "raw_uid": None, "engine": "?", "device": "?", "folder": None}
     asked = {
         "recipe": spec.recipe,
         "raw_uid": spec.raw_uid,
-        "engine": what,
+        "engine": spec.engine if spec.recipe == "reconstruct" else spec.recipe,
         "device": spec.device,
         "folder": None if settings().dispatcher_uri else str(Ledger().folder / status.job_id),
     }
