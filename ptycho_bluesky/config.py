@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     tiled_patience_s: float = Field(default=30.0, gt=0)
     """Seconds that a finished job waits for Tiled; after that its result stays in its folder until Tiled is back."""
 
+    partial_images_s: float = Field(default=3.0, ge=0)
+    """Seconds between two images of a running reconstruction in Tiled; 0 for none."""
+
     limits: ScanLimits = ScanLimits()
     """What a scan may cost, where the plan is given no limits; in the environment as JSON."""
 
@@ -109,8 +112,8 @@ class Settings(BaseSettings):
     @field_validator("resources")
     @classmethod
     def _named(cls, value: dict[str, Resource]) -> dict[str, Resource]:
-        if wrong := [name for name in value if not re.fullmatch(r"[\w-]{1,40}", name) or name == "auto"]:
-            raise ValueError(f"{', '.join(wrong)}: take 1 to 40 letters, digits, - and _, other than 'auto'")
+        if wrong := [name for name in value if not re.fullmatch(r"[\w-]{1,40}", name) or name in ("auto", "cpu")]:
+            raise ValueError(f"{', '.join(wrong)}: take 1 to 40 letters, digits, - and _, other than 'auto' and 'cpu'")
         if wrong := [name for name, found in value.items() if (name == "local") != (found.kind == "local")]:
             raise ValueError(f"{', '.join(wrong)}: this machine, and nothing else, is named 'local' and of that kind")
         return value

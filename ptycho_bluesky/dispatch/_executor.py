@@ -10,6 +10,8 @@ from typing import Any
 
 from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch._allowed import check_paths
+from ptycho_bluesky.dispatch._choice import choose
 from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._launcher import Launcher, LocalLauncher, launcher_at, launcher_of
 from ptycho_bluesky.dispatch._ledger import Ledger
@@ -56,10 +58,17 @@ class Executor:
         Raises
         ------
         DispatchError
-            When the folder cannot be written, or the runner cannot be started.
+            When the folder cannot be written, its place does not allow the files that it names or refuses it, or no
+            place takes it. A place that does not answer is no error: the job waits for it.
         """
+        why = ""
         try:
-            job, _ = self.ledger.create(spec)
+            if spec.place == "auto":
+                spec, why = self._placed(spec)
+            check_paths(spec)
+            job, new = self.ledger.create(spec)
+            if new and why:
+                self.ledger.record(job, "queued", asked=f"to run at {spec.place}: {why}")
             if job.job_id in (waiting.job_id for waiting in to_be_launched(self.ledger)):
                 with self._launching(job):
                     self._launch(job)
@@ -69,6 +78,14 @@ class Executor:
                 "PTYCHO_BLUESKY_HOME to a folder that can be written"
             ) from error
         return job.job_id
+
+    def _placed(self, spec: JobSpec) -> tuple[JobSpec, str]:
+        """Return a job with the place that it has, or that is chosen now, and why."""
+        folder = JobFolder(self.ledger.folder / spec.job_id)
+        if folder.status_file.exists():
+            return folder.spec(), ""
+        place, why = choose(spec, self.ledger)
+        return spec.model_copy(update={"place": place}), why
 
     @contextlib.contextmanager
     def _launching(self, job: JobFolder) -> Iterator[None]:
@@ -87,12 +104,19 @@ class Executor:
                 return  # it has one: what started that died before it could note it
         place = job.spec().place
         launcher = self.launchers.get(place) or launcher_at(place)
+        before = job.status()
         try:
             job.launched(launcher.launch(job))
         except FacilityError as error:
-            if error.kind != "machine":  # the place refuses it; otherwise it waits until the place answers again
+            if error.kind != "machine":
                 self.ledger.record(job, "failed", kind=error.kind, reason=str(error))
-            raise
+                raise
+            if before.reason != str(error):  # it waits until the place answers, and may be asked for often
+                self.ledger.record(job, "queued", kind=error.kind, reason=str(error))
+                logger.warning("job %s waits: %s", job.job_id, error)
+        else:
+            if before.kind:
+                self.ledger.record(job, "queued", kind="", reason="")
 
     def _started_by(self, runner: Mapping[str, Any]) -> Launcher:
         return self.launchers.get(str(runner.get("place"))) or launcher_of(runner)

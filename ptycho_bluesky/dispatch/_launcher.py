@@ -37,6 +37,9 @@ LAUNCHERS = {
 """Launchers by the ``kind`` in ``runner.json``, imported when they are needed. Each is made of a place's name and its
 resource."""
 
+OWNED: dict[str, Launcher] = {}
+"""Launchers that this process owns, by place, such as pilots: only they know what they have."""
+
 TREE_S = 2.0
 """Longest time that killed processes may take to be gone."""
 
@@ -154,6 +157,8 @@ class LocalLauncher:
 
 
 def _made(kind: str, place: str) -> Launcher:
+    if place in OWNED:
+        return OWNED[place]
     module, name = LAUNCHERS[kind].split(":")
     resource = settings().resources.get(place)
     if resource is None and place != "local":

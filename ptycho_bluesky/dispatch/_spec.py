@@ -112,8 +112,11 @@ class JobSpec(BaseModel):
     """``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
 
     place: str = Field(default="local", pattern=r"^[\w-]{1,40}$")
-    """Where to run: ``"local"``, or a resource of the settings. No part of the job's identity: the same job elsewhere
-    is the same job."""
+    """Where to run: ``"local"``, a resource of the settings, or ``"auto"``, which chooses one by rule when the job is
+    entered. No part of the job's identity: the same job elsewhere is the same job."""
+
+    frames: int | None = Field(default=None, ge=1)
+    """How many there are, where that is known: the place is chosen by it. No part of the identity either."""
 
     ranks: int = Field(default=1, ge=1, le=10_000)
     """Processes that share a reconstruction, one for each core or GPU (engines ``"fast"`` and ``"lsqml"``)."""
@@ -200,7 +203,7 @@ class JobSpec(BaseModel):
         """Identity: equal specs of one run are one job, however often they are submitted."""
         newer = {"then": None, "limit_s": None, "ranks": 1}  # than layout 1
         unset = {name for name, default in newer.items() if getattr(self, name) == default}
-        kept = self.model_dump(mode="json", exclude={*unset, "place"})
+        kept = self.model_dump(mode="json", exclude={*unset, "place", "frames"})
         if not kept["source"].get("grow"):
             kept["source"].pop("grow", None)  # newer, too
         canonical = json.dumps(kept, sort_keys=True)

@@ -20,7 +20,7 @@ from ptycho_bluesky._locks import acquire, release
 from ptycho_bluesky._resources import Resource
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._folder import JobFolder
-from ptycho_bluesky.dispatch._launcher import Ending
+from ptycho_bluesky.dispatch._launcher import OWNED, Ending
 from ptycho_bluesky.dispatch.clusters._pilot_task import KILL, run_in_pilot
 from ptycho_bluesky.dispatch.clusters._scheduler import BEATS, command
 from ptycho_bluesky.dispatch.clusters._shape import Shape, cluster, python_there, runner_command, there
@@ -81,11 +81,13 @@ class ParslPilots:
         before = {child.pid for child in psutil.Process().children(recursive=True)}
         self._kernel = DataFlowKernel(self._config())
         mine = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+        OWNED[self.place] = self
         (self._folder / "processes.json").write_text(json.dumps([[child.pid, child.create_time()] for child in mine]))
 
     def close(self) -> None:
         """Give the pilots back; what runs in them ends and is found lost."""
         kernel, self._kernel = self._kernel, None
+        OWNED.pop(self.place, None)
         if kernel is not None:
             kernel.cleanup()
         self._tasks.clear()

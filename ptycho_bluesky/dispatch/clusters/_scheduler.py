@@ -134,12 +134,13 @@ class SchedulerLauncher(ABC):
 
     def launch(self, job: JobFolder) -> dict[str, Any]:
         """Submit the runner; where that was done by a process that died before it could note it, find it again."""
-        self._answers.clear()
         shape = Shape.of(job, self.place, self.resource)
-        found = [number for number, seen in (self.look() or {}).items() if seen.active and self._is(seen, job)]
-        number = (
-            found[0] if found else self.submit(job, shape, write_script(job, shape, self.resource), self._after(job))
-        )
+        known = self.look()
+        if known is None:
+            raise FacilityError(f"the scheduler of {self.place!r} does not answer; the job waits for it")
+        found = [number for number, seen in known.items() if seen.active and self._is(seen, job)]
+        script = write_script(job, shape, self.resource)
+        number = found[0] if found else self.submit(job, shape, script, self._after(job))
         self._answers.clear()
         return {"kind": self.kind, "place": self.place, "id": number}
 

@@ -17,9 +17,9 @@ from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._executor import Executor
 from ptycho_bluesky.dispatch._folder import atomic_write
-from ptycho_bluesky.dispatch._launcher import launcher_at
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._warm_client import end_warm
+from ptycho_bluesky.dispatch.clusters import ParslPilots
 from ptycho_bluesky.dispatch.service._app import app_of
 from ptycho_bluesky.dispatch.service._client import LOCK, NOTE
 from ptycho_bluesky.dispatch.service._keeper import Keeper
@@ -79,10 +79,13 @@ def _listen(host: str, port: int) -> socket.socket:
         raise DispatchError(f"the dispatcher cannot listen on {host}, port {port}: {error}; give another") from None
 
 
-def _executor() -> Executor:
-    """Return the executor, with the launchers that must live as long as the service: pilots."""
-    owned = [name for name, resource in settings().resources.items() if resource.launcher == "parsl"]
-    return Executor(Ledger(), {name: launcher_at(name) for name in owned})
+def _own_pilots() -> list[ParslPilots]:
+    """Start the pilots of all places that have some: they live as long as the service."""
+    places = [name for name, resource in settings().resources.items() if resource.launcher == "parsl"]
+    owned = [ParslPilots(place, settings().resources[place]) for place in places]
+    for pilots in owned:
+        pilots.start()
+    return owned
 
 
 def serve(
@@ -117,7 +120,7 @@ def serve(
         if not only_one:
             raise DispatchError(f"a dispatcher serves {home} already; `ptycho-bluesky dispatcher --status` shows it")
         with _listen(host, port) as listener:
-            executor = _executor()
+            pilots, executor = _own_pilots(), Executor(Ledger())
             config = uvicorn.Config(
                 app_of(executor, key),
                 log_config=None,
@@ -143,7 +146,8 @@ def serve(
                 (home / NOTE).unlink(missing_ok=True)
                 keeper.stop()
                 end_warm(executor.ledger.folder)
-                _end(executor)
+                for owned in pilots:
+                    owned.close()
 
 
 def _name(host: str) -> str:
@@ -157,11 +161,3 @@ def _write_private(path: Path, text: str) -> None:
         atomic_write(path, text)
     finally:
         os.umask(before)
-
-
-def _end(executor: Executor) -> None:
-    """Give back what the launchers own."""
-    for launcher in executor.launchers.values():
-        close = getattr(launcher, "close", None)
-        if close is not None:
-            close()
