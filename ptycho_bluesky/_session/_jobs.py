@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,27 @@ from ptycho_bluesky.dispatch import FINAL, JobFolder, JobStatus, Ledger
 from ptycho_bluesky.errors import PtychoError
 from ptycho_bluesky.jupyter import JobNews, Picture
 
-__all__ = ["job_news", "job_picture", "recent_jobs"]
+__all__ = ["JobBoard", "job_news", "job_picture", "recent_jobs"]
 
 MOST_JOBS = 12
 MOST_VALUES = 200
+
+
+class JobBoard:
+    """The latest jobs as a dashboard lists them, looked up once a second for all who ask."""
+
+    def __init__(self, interval_s: float = 1.0) -> None:
+        self._interval_s, self._lock = interval_s, threading.Lock()
+        self._known: dict[str, tuple[float, tuple[JobNews, ...]]] = {}
+
+    def news(self, run_uid: str = "") -> tuple[JobNews, ...]:
+        """Return what there is to say of the latest jobs, those of `run_uid` first."""
+        with self._lock:
+            then, news = self._known.get(run_uid, (-math.inf, ()))
+            if time.monotonic() - then > self._interval_s:
+                news = job_news(recent_jobs(run_uid))
+                self._known = {run_uid: (time.monotonic(), news)}
+            return news
 
 
 def recent_jobs(run_uid: str = "") -> list[JobStatus]:

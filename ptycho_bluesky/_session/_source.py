@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from ptycho_bluesky._session._jobs import job_news, job_picture, recent_jobs
+from ptycho_bluesky._session._jobs import JobBoard, job_picture
 from ptycho_bluesky._session._running import Running
 from ptycho_bluesky.errors import InferenceError, PtychoError, SessionError
 from ptycho_bluesky.experiment import Geometry, PtychographyMetadata
@@ -32,6 +32,8 @@ Positions = npt.NDArray[np.float64]
 
 SIDE = 128
 """Pixels of a frame; the field of a far-field frame does not depend on it."""
+
+BOARD = JobBoard()
 
 NOWHERE: Positions = np.zeros((0, 2))
 
@@ -91,7 +93,7 @@ class ViewSource:
         """Return the news."""
         view = self.view()
         if view is None:
-            return Snapshot(title="waiting for a live session", jobs=job_news(recent_jobs()))
+            return Snapshot(title="waiting for a live session", jobs=BOARD.news())
         status = view.status()
         return Snapshot(**self._common(status), title=self.title())
 
@@ -120,7 +122,7 @@ class ViewSource:
             "model": status.model,
             "seconds_left": left,
             "path_points": len(self.path()),
-            "jobs": job_news(recent_jobs(status.run_uid)),
+            "jobs": BOARD.news(status.run_uid),
         }
 
     def image(self, since: int) -> LiveChanges | None:

@@ -29,6 +29,7 @@ from ptycho_bluesky.cli._report import report_command
 from ptycho_bluesky.cli._simulate import app as simulate
 from ptycho_bluesky.cli._train import train_command
 from ptycho_bluesky.cli._validate import validate_command
+from ptycho_bluesky.cli._watch import watch
 from ptycho_bluesky.errors import PtychoError
 
 __all__ = ["app", "main"]
@@ -56,6 +57,7 @@ app.command("bench", context_settings={"allow_extra_args": True, "allow_interspe
 app.command("receive")(receive)
 app.command("dispatcher")(dispatcher_command)
 app.command("ioc")(ioc_command)
+app.command("watch")(watch)
 app.add_typer(globus, name="globus")
 app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")
