@@ -43,7 +43,7 @@ def _scopes(resources: list[GlobusResource]) -> dict[str, list[Scope | str]]:
     wanted: dict[str, list[Scope | str]] = {
         str(globus_sdk.ComputeClientV3.resource_server): [ComputeScopes.all],
         globus_sdk.TransferClient.resource_server: [transfer],
-        str(globus_sdk.FlowsClient.resource_server): [FlowsScopes.manage_flows, FlowsScopes.run_manage],
+        str(globus_sdk.FlowsClient.resource_server): [FlowsScopes.all],
     }
     for flow in {str(resource.flow) for resource in resources if resource.flow is not None}:
         wanted[flow] = [SpecificFlowScopes(flow).user]
