@@ -74,13 +74,18 @@ class Ledger:
                 )
             yield
 
-    def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self.path, timeout=LOCK_S, isolation_level=None)) as database:
             database.execute("PRAGMA journal_mode=wal")
             # The folders are synced to the disk; the ledger can be rebuilt, and syncing it too would cost the
             # RunEngine 30 ms a job.
             database.execute("PRAGMA synchronous=off")
             database.execute(SCHEMA)
+            yield database
+
+    def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._open() as database:
             return database.execute(statement, values).fetchall()
 
     def _run(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -106,17 +111,19 @@ class Ledger:
             return self._execute(statement, values)
 
     def _read_folders(self) -> int:
-        self._execute("DELETE FROM jobs")
-        count = 0
+        rows = []
         for spec_file in self.folder.glob("*/spec.json"):
             job = JobFolder(spec_file.parent)
             try:
-                self._execute(UPSERT, _row(job, job.status()))
+                rows.append(_row(job, job.status()))
             except DispatchError as error:
                 logger.warning("%s", error)
-            else:
-                count += 1
-        return count
+        with self._open() as database:
+            database.execute("BEGIN")
+            database.execute("DELETE FROM jobs")
+            database.executemany(UPSERT, rows)
+            database.execute("COMMIT")
+        return len(rows)
 
     def _index(self, job: JobFolder, status: JobStatus) -> None:
         self._run(UPSERT, _row(job, status))
@@ -220,12 +227,12 @@ class Ledger:
         rows = self._run("SELECT job_id FROM jobs WHERE state IN ('lost', 'failed') AND updated >= ?", (since,))
         return [JobFolder(self.folder / job_id).status() for (job_id,) in rows]
 
-    def queues(self) -> dict[str, list[JobFolder]]:
-        """Return the jobs that wait, as the ledger knows them, by what they wait for; the next one first."""
+    def queues(self) -> dict[str, list[str]]:
+        """Return the ids of the jobs that wait, as the ledger knows them, by what they wait for; the next one first."""
         which = "SELECT device, job_id FROM jobs WHERE state = 'queued' ORDER BY priority DESC, created, job_id"
-        queues: dict[str, list[JobFolder]] = {}
+        queues: dict[str, list[str]] = {}
         for resource, job_id in self._run(which):
-            queues.setdefault(resource, []).append(JobFolder(self.folder / job_id))
+            queues.setdefault(resource, []).append(job_id)
         return queues
 
     def active(self, resource: str) -> list[JobFolder]:

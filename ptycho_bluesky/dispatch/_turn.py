@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from ptycho_bluesky._locks import acquire, file_lock, release
@@ -29,14 +29,22 @@ def to_be_launched(ledger: Ledger) -> list[JobFolder]:
     chosen = []
     for resource, queue in ledger.queues().items():
         here = re.fullmatch(r"cpu|cuda:\d+", resource) is not None
-        waiting = (job for job in queue if ledger.refreshed(job).state == "queued")
+        waiting = (job for job in _folders(ledger, queue) if ledger.refreshed(job).state == "queued")
         chosen += [job for job in islice(waiting, AHEAD if here else None) if not job.runner_file.exists()]
     return chosen
 
 
+def _folders(ledger: Ledger, queue: list[str]) -> Iterator[JobFolder]:
+    """Yield the jobs of a queue, without those whose folder was deleted."""
+    for job_id in queue:
+        job = JobFolder(ledger.folder / job_id)
+        if job.spec_file.exists():
+            yield job
+
+
 def _next(ledger: Ledger, resource: str) -> str | None:
     """Return the first job in the queue whose runner waits; dead ones leave the queue here."""
-    launched = (job for job in ledger.queues().get(resource, []) if job.runner_file.exists())
+    launched = (job for job in _folders(ledger, ledger.queues().get(resource, [])) if job.runner_file.exists())
     return next((job.job_id for job in launched if ledger.refreshed(job).state == "queued"), None)
 
 
