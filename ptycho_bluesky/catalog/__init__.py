@@ -25,6 +25,7 @@ from ptycho_bluesky.catalog._models import (
     register_model,
     register_waiting_models,
 )
+from ptycho_bluesky.catalog._partial import PartialNode, drop_partial, partial_jobs
 from ptycho_bluesky.catalog._queries import CampaignRuns, ReconstructionsBy, ReconstructionsOf, ResolvedTo
 from ptycho_bluesky.catalog._register import content_hash, find_reconstructions, register_reconstruction
 from ptycho_bluesky.catalog._service import in_service, install, promote, rollback, service_history
@@ -39,6 +40,7 @@ __all__ = [
     "Lookup",
     "ModelLibrary",
     "ModelRecord",
+    "PartialNode",
     "PtychoModel",
     "PtychoReconstruction",
     "ReconstructionsBy",
@@ -59,6 +61,7 @@ __all__ = [
     "continued",
     "dataset_from_run",
     "dataset_from_runs",
+    "drop_partial",
     "export_run",
     "fetch_model",
     "find_models",
@@ -70,6 +73,7 @@ __all__ = [
     "mapping_from",
     "mapping_template",
     "measured",
+    "partial_jobs",
     "probe_hash",
     "promote",
     "register_model",

@@ -18,6 +18,7 @@ from tiled.structures.core import Spec
 
 from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.catalog._connect import CONFLICT, DERIVED, find_run
+from ptycho_bluesky.catalog._partial import drop_partial
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.errors import CatalogError
 from ptycho_bluesky.experiment import Reconstruction
@@ -142,7 +143,8 @@ def register_reconstruction(
 ) -> Any:
     """Put a result into the catalogue as ``processed/ptychography/<job_id>``, exactly once.
 
-    Called again with the same result it changes nothing; what a killed process left half-written is replaced.
+    Called again with the same result it changes nothing; what a killed process left half-written is replaced. The
+    partial image of the job is taken away.
 
     Parameters
     ----------
@@ -193,6 +195,7 @@ def register_reconstruction(
             )
         if run is not None:
             _link(run, f"{'/'.join(DERIVED)}/{job_id}")
+    drop_partial(client, job_id)
     return node
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 from ptycho_bluesky.dispatch._energy import metered
 from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._growing import RunFeed
+from ptycho_bluesky.dispatch._partial import PartialImages
 from ptycho_bluesky.dispatch._sources import dataset_of
 from ptycho_bluesky.dispatch._sparing import less_for_engine, sparing
 from ptycho_bluesky.dispatch._spec import JobSpec, ReconstructionSource, TiledSource
@@ -34,8 +35,8 @@ def _reconstruct(
     if isinstance(spec.source, ReconstructionSource):
         raise DispatchError("a reconstruction cannot be reconstructed; give a run or a file")
     growing = isinstance(spec.source, TiledSource) and spec.source.grow
-    with metered() as energy:
-        made = (_grown if growing else _whole)(spec, should_stop, on_state, folder)
+    with metered() as energy, PartialImages(JobFolder(folder), spec) as partial:
+        made = (_grown if growing else _whole)(spec, should_stop, partial.beside(on_state), folder)
     if made is None:
         return None
     result, source = made

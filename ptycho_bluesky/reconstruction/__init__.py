@@ -14,6 +14,7 @@ from ptycho_bluesky.reconstruction._distance import DistanceReport, refined_dist
 from ptycho_bluesky.reconstruction._growing import GrowingDataset
 from ptycho_bluesky.reconstruction._joint import Shared
 from ptycho_bluesky.reconstruction._reconstruct import reconstruct, reconstruct_scans
+from ptycho_bluesky.reconstruction._result import phase_and_amplitude
 from ptycho_bluesky.reconstruction._start import Start, read_start
 from ptycho_bluesky.reconstruction.diagnosis import check_dataset, detect_orientation
 from ptycho_bluesky.reconstruction.engines import (
@@ -60,6 +61,7 @@ __all__ = [
     "fourier_ring_correlation",
     "half_data_frc",
     "judge",
+    "phase_and_amplitude",
     "phase_retrieval_transfer",
     "position_residual",
     "read_start",

@@ -15,7 +15,7 @@ from ptycho_bluesky.reconstruction._model import ComplexArray, Model
 from ptycho_bluesky.reconstruction._problem import Problem
 from ptycho_bluesky.reconstruction.engines._state import EngineState
 
-__all__ = ["coverage", "finish", "provenance_of", "settled", "software_versions"]
+__all__ = ["coverage", "finish", "phase_and_amplitude", "provenance_of", "settled", "software_versions"]
 
 
 def coverage(problem: Problem, model: Model) -> npt.NDArray[np.float32]:
@@ -60,6 +60,24 @@ def settled(problem: Problem, model: Model) -> Model:
         variation = replace(variation, modes=variation.modes * scale)
     first = np.asarray(obj[:1] / scale, np.complex64)
     return replace(model, object=np.concatenate([first, obj[1:]]), probe=probe * scale, variation=variation)
+
+
+def phase_and_amplitude(state: EngineState) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return phase (radians) and amplitude (Y, X) of an engine's state, as a result would have them."""
+    model = settled(state.problem, state.model)
+    image = Reconstruction(
+        object=model.object,
+        probe=model.probe[0],
+        positions=np.zeros((0, 2)),
+        coverage=coverage(state.problem, model),
+        origin=state.problem.grid.origin,
+        pixel_size_m=None,
+        errors=np.zeros(0),
+        r_factor=state.r_factor,
+        phase_contrast_rad=0.0,
+        engine="",
+    )
+    return image.phase, image.amplitude
 
 
 def software_versions() -> dict[str, str]:
