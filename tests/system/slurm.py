@@ -46,7 +46,7 @@ MinJobAge=600
 InactiveLimit=0
 SlurmdParameters=config_overrides
 {nodes}
-PartitionName=test Nodes=ALL Default=YES MaxTime=00:30:00 State=UP OverSubscribe=NO
+PartitionName=test Nodes=ALL Default=YES MaxTime=02:00:00 State=UP OverSubscribe=NO
 """
 
 

@@ -50,6 +50,9 @@ class Seen:
     reason: str = ""
     """The scheduler's own, of its state."""
 
+    never: bool = False
+    """Whether it waits for what will not come; it is not active then."""
+
 
 def command(*words: str, place: str) -> str:
     """Run a scheduler's command and return what it says.
@@ -174,8 +177,15 @@ class SchedulerLauncher(ABC):
 
     def ending(self, job: JobFolder, runner: Mapping[str, Any]) -> Ending | None:
         """Return what the scheduler says of a job that left no last word."""
-        seen = (self.look() or {}).get(str(runner.get("id")))
-        return None if seen is None else self.told(seen, job)
+        number = str(runner.get("id"))
+        seen = (self.look() or {}).get(number)
+        if seen is None:
+            return None
+        if seen.never:
+            self.end(number)
+            reason = f"{self.scheduler} would never start it ({seen.reason}); correct [resources.{self.place}]"
+            return Ending("failed", reason, "user")
+        return self.told(seen, job)
 
     def could_not_start(self, job: JobFolder, seen: Seen) -> Ending | None:
         """Return the ending of a job whose runner gave no sign of life; None where it did."""

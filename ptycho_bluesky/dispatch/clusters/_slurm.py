@@ -18,6 +18,9 @@ OVER = (
 )  # fmt: skip
 """States in which Slurm does nothing more about a job."""
 
+NEVER = ("PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints")
+"""Reasons of jobs that wait in vain: they ask for more than the partition ever gives."""
+
 FORMAT = "%i|%T|%k|%r"
 """Number, state, comment, reason."""
 
@@ -50,7 +53,8 @@ class SlurmLauncher(SchedulerLauncher):
         jobs = {}
         for line in command(*words, place=self.place).splitlines():
             number, state, comment, reason = line.split("|", 3)
-            jobs[number] = Seen(state, state not in OVER, comment, reason)
+            never = state == "PENDING" and reason in NEVER
+            jobs[number] = Seen(state, state not in OVER and not never, comment, reason, never)
         return jobs
 
     def end(self, number: str) -> None:

@@ -1,0 +1,155 @@
+"""Reconstructions on a real Slurm, by sbatch and in pilots, while consoles, nodes and the controller die."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from services import wait_until
+from slurm import Slurm, slurm
+
+from ptycho_bluesky.catalog import connect, find_reconstructions, stop_server
+from ptycho_bluesky.config import settings
+from ptycho_bluesky.dispatch import FileSource, JobSpec, Ledger, cancel, jobs, retry, status, stop, submit, wait
+from ptycho_bluesky.dispatch.clusters._scheduler import SchedulerLauncher
+from ptycho_bluesky.errors import DispatchError
+from ptycho_bluesky.formats import read_reconstruction
+
+pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.timeout(240)]
+
+SETTINGS = """
+[resources.both]
+kind = "slurm"
+partition = "test"
+nodes = 2
+[resources.one]
+kind = "slurm"
+ranks_per_node = 2
+max_jobs = 1
+walltime_s = 600
+[resources.long]
+kind = "slurm"
+walltime_s = 90000
+[resources.elsewhere]
+kind = "slurm"
+partition = "none"
+"""
+
+
+@pytest.fixture(scope="module")
+def daemons() -> Iterator[Slurm]:
+    with slurm(nodes=2, timeout_s=6) as found:
+        yield found
+
+
+@pytest.fixture
+def cluster(
+    daemons: Slurm,
+    tmp_path: Path,
+    catalog_home: Path,
+    use_home: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Slurm]:
+    """Slurm, and a home whose catalogue is empty, and copied: making one takes 3 s."""
+    monkeypatch.setenv("SLURM_CONF", str(daemons.conf))
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    monkeypatch.setenv("PTYCHO_BLUESKY_CONFIG", str(tmp_path / "settings.toml"))
+    folder = use_home(tmp_path / "home")
+    (folder / "tiled").mkdir()
+    (folder / "tiled" / "catalog.db").write_bytes((catalog_home / "tiled" / "catalog.db").read_bytes())
+    SchedulerLauncher._answers.clear()
+    yield daemons
+    for job in jobs():
+        cancel(job.job_id, grace_s=0.0)
+    wait_until(lambda: not {"RUNNING", "COMPLETING", "PENDING"} & set(daemons.jobs().values()), 20, "Slurm's end of jobs")
+    stop_server()
+
+
+def spec_of(files: Path, place: str, *, name: str, ranks: int = 2) -> JobSpec:
+    source, options = FileSource(path=str(files / "scan.npz")), {"epochs": 100_000, "modes": 1}
+    return JobSpec(source=source, raw_uid=name, engine="fast", options=options, place=place, ranks=ranks)
+
+
+def at_work(job_id: str) -> None:
+    wait_until(lambda: bool(status(job_id).progress), 60, "an epoch")
+
+
+def agree(job_id: str, raw_uid: str, state: str, results: int) -> None:
+    """Folder, ledger and Tiled say the same."""
+    ledger = Ledger()
+    assert ledger.job(job_id).status().state == state
+    assert [s.state for s in ledger.jobs() if s.job_id == job_id] == [state]
+    client = connect()
+    with client.context:
+        assert [n.metadata["job_id"] for n in find_reconstructions(client, raw_uid)] == [job_id] * results
+
+
+def test_on_two_nodes_while_the_console_and_the_controller_die(cluster: Slurm, known_files: Path) -> None:
+    spec = spec_of(known_files, "both", name="two-nodes")
+    code = "import sys, time; from ptycho_bluesky.dispatch import *; print(submit(JobSpec.parse(sys.argv[1]))); "
+    code += "sys.stdout.flush(); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, spec.model_dump_json()], stdout=subprocess.PIPE) as console:
+        assert console.stdout is not None
+        assert console.stdout.readline().decode().strip() == spec.job_id
+        console.kill()
+    job = Ledger().job(spec.job_id)
+    assert submit(spec) == spec.job_id and list(cluster.jobs()) == [str((job.runner() or {})["id"])]
+    at_work(spec.job_id)
+    cluster.kill_controller()
+    SchedulerLauncher._answers.clear()
+    begin = time.monotonic()
+    assert status(spec.job_id).state == "running"  # by its signs of life
+    assert time.monotonic() - begin < 6
+    stop(spec.job_id)
+    waiting = spec_of(known_files, "one", name="later")
+    assert submit(waiting) == waiting.job_id
+    asked = status(waiting.job_id)
+    assert asked.state == "queued" and "does not answer; the job waits" in asked.reason
+    cluster.start_controller()
+    assert cancel(waiting.job_id).state == "cancelled"
+    done = wait(spec.job_id, 60)
+    assert (done.state, done.registered, done.stopped) == ("done", True, True), done
+    agree(spec.job_id, "two-nodes", "done", 1)
+    agree(waiting.job_id, "later", "cancelled", 0)
+    provenance = read_reconstruction(job.result_file).provenance
+    told = {key: provenance["job"][key] for key in ("place", "kind", "nodes", "ranks", "scheduler_job")}
+    assert told == {"place": "both", "kind": "slurm", "nodes": "n[1-2]", "ranks": 2, "scheduler_job": "1"}
+    assert provenance["ranks"] == 2
+
+
+def test_a_lost_node_a_retry_on_another_and_a_cancelled_job(cluster: Slurm, known_files: Path) -> None:
+    spec = spec_of(known_files, "one", name="lost")
+    job_id, second = submit(spec), submit(spec_of(known_files, "one", name="second"))
+    at_work(job_id)
+    job = Ledger().job(job_id)
+    number = str((job.runner() or {})["id"])
+    assert cluster.jobs()[str((Ledger().job(second).runner() or {})["id"])] == "PENDING"  # max_jobs is 1
+    assert cancel(second).state == "cancelled"
+    cluster.lose_node("n1")
+    wait_until(lambda: status(job_id).state == "lost", 60, "the loss")
+    assert cluster.jobs()[number] == "NODE_FAIL" and "its node failed" in status(job_id).reason
+    retry(job_id)
+    at_work(job_id)
+    begin = time.monotonic()
+    assert cancel(job_id).state == "cancelled"
+    assert time.monotonic() - begin < 5
+    number = str((job.runner() or {})["id"])
+    wait_until(lambda: cluster.jobs()[number] == "CANCELLED", 5, "Slurm's word for it")
+    agree(job_id, "lost", "cancelled", 0)
+    cluster.start_node("n1")
+    wait_until(lambda: cluster.states() == ["idle"] * 2, 20, "both nodes")
+
+
+def test_what_slurm_refuses_or_would_never_start_fails_in_its_words(cluster: Slurm, known_files: Path) -> None:
+    with pytest.raises(DispatchError, match="invalid partition"):
+        submit(spec_of(known_files, "elsewhere", name="refused", ranks=1))
+    job_id = submit(spec_of(known_files, "long", name="too-long", ranks=1))
+    wait_until(lambda: status(job_id).state == "failed", 10, "its failure")
+    assert "never start it (PartitionTimeLimit); correct [resources.long]" in status(job_id).reason
+    assert [s.state for s in Ledger().jobs()] == ["failed", "failed"]
+    with pytest.raises(DispatchError, match="3 ranks at 'one', which has 1 nodes of 2 ranks"):
+        submit(spec_of(known_files, "one", name="too-many", ranks=3))
