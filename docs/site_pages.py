@@ -49,10 +49,18 @@ def menu(index: str) -> list[dict[str, Any]]:
 def api_pages() -> Iterator[tuple[str, str, str]]:
     """Yield title, path and text of a page for each package."""
     for name, what in API.items():
-        names = sorted(importlib.import_module(f"ptycho_bluesky.{name}").__all__)
+        module = importlib.import_module(f"ptycho_bluesky.{name}")
+        names = sorted(module.__all__)
         parts = [f"# `ptycho_bluesky.{name}`: {what}\n"]
-        parts += [f"## {one}\n\n::: ptycho_bluesky.{name}.{one}\n" for one in names]
+        parts += [f"## {one}\n\n::: {_home(module, one)}\n" for one in names]
         yield f"{name}: {what}", f"reference/api/{name}.md", "\n".join(parts)
+
+
+def _home(module: Any, name: str) -> str:
+    """Return where a public name is defined; of what is neither function nor class, where it is found."""
+    thing = getattr(module, name)
+    own = getattr(thing, "__qualname__", "") == name and thing.__module__.startswith("ptycho_bluesky")
+    return f"{thing.__module__ if own else module.__name__}.{name}"
 
 
 def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
@@ -65,7 +73,7 @@ def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Com
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 def command_page() -> str:
@@ -80,7 +88,7 @@ def command_page() -> str:
         shown = [pair for pair in options if pair]
         if shown:
             parts.append("| option | what it does |\n|---|---|")
-            parts += [f"| `{_cell(option)}` | {_cell(text)} |" for option, text in shown]
+            parts += [f"| `{_cell(option)}` | {_cell(text).replace('<', '&lt;')} |" for option, text in shown]
             parts.append("")
     return "\n".join(parts)
 
