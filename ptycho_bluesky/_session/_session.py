@@ -192,17 +192,12 @@ class Session:
 
         Raises
         ------
-        SessionError
+        ConfigurationError
             When the widgets are not installed.
         """
         self._usable()
-        try:
-            from ptycho_bluesky.jupyter import Dashboard
-        except ImportError as error:
-            raise SessionError(
-                f"the dashboard needs {error.name}: pip install 'ptycho-bluesky[notebook]'; without a notebook, "
-                "`ptycho-bluesky watch` shows the same in a browser"
-            ) from None
+        from ptycho_bluesky.jupyter import Dashboard
+
         return Dashboard(self.source(), **options)
 
     def source(self) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hmac
 import json
@@ -11,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlparse
 
+import anyio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
@@ -20,9 +20,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ptycho_bluesky._session._source import ViewSource
-from ptycho_bluesky.jupyter._assets import page
-from ptycho_bluesky.jupyter._encode import pack
-from ptycho_bluesky.jupyter._feed import Feed
+from ptycho_bluesky.jupyter import Feed, pack, page
 
 __all__ = ["LOOPBACK", "watch_app"]
 
@@ -105,33 +103,32 @@ async def _serve(socket: WebSocket, source: ViewSource) -> None:
     outgoing: list[bytes] = []
 
     def send(header: dict[str, Any], buffers: Any) -> None:
-        outgoing.append(pack(header, buffers))
+        outgoing.append(pack(header, [b if memoryview(b).nbytes else b"" for b in buffers]))
 
     feed = Feed(source, send)
 
     async def listen() -> None:
         while True:
-            with contextlib.suppress(ValueError, TypeError):  # what makes no sense is passed over
+            try:
                 message = json.loads(await socket.receive_text())
-                if isinstance(message, dict):
-                    feed.hear(message)
+            except (ValueError, KeyError):  # what makes no sense is passed over
+                continue
+            except WebSocketDisconnect:
+                break
+            if isinstance(message, dict):
+                feed.hear(message)
+        both.cancel_scope.cancel()
 
     async def talk() -> None:
-        while True:
-            await run_in_threadpool(feed.tick)
-            ready, outgoing[:] = list(outgoing), []
-            for message in ready:
-                await socket.send_bytes(message)
-            await asyncio.sleep(TICK_S)
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):  # he has left
+            while True:
+                await run_in_threadpool(feed.tick)
+                ready, outgoing[:] = list(outgoing), []
+                for message in ready:
+                    await socket.send_bytes(message)
+                await anyio.sleep(TICK_S)
+        both.cancel_scope.cancel()
 
-    both = [asyncio.create_task(listen()), asyncio.create_task(talk())]
-    try:
-        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    except (WebSocketDisconnect, RuntimeError, OSError):
-        return  # he has left
-    finally:
-        for task in both:
-            task.cancel()
-        await asyncio.gather(*both, return_exceptions=True)
+    async with anyio.create_task_group() as both:
+        both.start_soon(listen)
+        both.start_soon(talk)

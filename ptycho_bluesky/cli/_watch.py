@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 from typing import Annotated
 
@@ -47,6 +48,8 @@ def watch(
     say(f"watch at {address}   (Ctrl-C ends it)")
     app = watch_app(lambda: ViewSource(name), key)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=LEAVE_S)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends by them, and then raises them again
+        signal.signal(number, lambda *_: None)
     with listening:
         uvicorn.Server(config).run(sockets=[listening])
     emit({"address": address.partition("?")[0], "state": "ended"}, json_output)
