@@ -29,6 +29,9 @@ __all__ = ["answer", "fingerprint"]
 TAIL = 4000
 """Characters of the log that travel in an answer."""
 
+TILED_S = 10.0
+"""Longest time to wait for an answer of Tiled."""
+
 EDGE = 1 << 16
 """Bytes at each end of a file that its fingerprint covers."""
 
@@ -99,7 +102,7 @@ def _see(request: dict[str, Any]) -> dict[str, Any]:
         from ptycho_bluesky.catalog import connect, find_run
 
         try:
-            client = connect(timeout=10.0)
+            client = connect(timeout=TILED_S)
             with client.context:
                 seen["run"] = find_run(client, str(uid)) is not None
         except (PtychoError, httpx.HTTPError, OSError) as error:  # not reachable from here

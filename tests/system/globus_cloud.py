@@ -1,0 +1,390 @@
+"""The Globus cloud in one process of loopback; nothing else is faked: real SDKs outside, a real endpoint engine inside.
+
+Answers what Auth, Compute, Transfer and Flows answer to the requests that this package makes. Submitted tasks run in an
+engine of globus-compute-endpoint, transfers copy files between folders, and a run of a flow follows its definition. By
+``POST /control`` a test makes it fail: see FAULTS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import requests
+from globus_compute_common import messagepack
+from globus_compute_common.messagepack.message_types import Task
+from globus_compute_endpoint.engines import ThreadPoolEngine
+from globus_compute_endpoint.engines.base import GCFuture
+from globus_compute_sdk.serialize import ComputeSerializer, JSONData, PureSourceTextInspect
+
+JSON_ONLY = [PureSourceTextInspect, JSONData]
+SERVICES = ("AUTH", "COMPUTE", "TRANSFER", "FLOWS")
+SERVERS = {"facd7ccc": "funcx_service", "transfer": "transfer.api.globus.org", "eec9b274": "flows.globus.org"}
+ENDPOINT, HERE, THERE = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
+
+FAULTS: dict[str, Any] = {
+    "auth": None,  # "invalid_grant": refuses tokens
+    "refuse": {},  # path prefix: [status, body, how often]
+    "endpoint": "online",
+    "transfer": None,  # {"nice_status": ..., "nice_status_details": ...}: transfers make no progress
+    "permitted": None,  # list of functions that the endpoint allows
+    "forget": False,  # tasks are not known any more
+    "break_action": None,  # state of a flow that fails
+}
+
+
+def environment(url: str) -> dict[str, str]:
+    """Return what points the SDKs of a process to this cloud."""
+    urls = {f"GLOBUS_SDK_SERVICE_URL_{name}": url for name in SERVICES}
+    client = {"GLOBUS_COMPUTE_CLIENT_ID": str(uuid.UUID(int=9)), "GLOBUS_COMPUTE_CLIENT_SECRET": "s3cret-of-the-client"}
+    return {**urls, **client}
+
+
+class Refusal(Exception):
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        super().__init__(status, body)
+        self.status, self.body = status, body
+
+
+class Cloud:
+    """State of all services.
+
+    Parameters
+    ----------
+    roots:
+        Folders of the collections, by their UUIDs.
+    workers:
+        Threads of the endpoint; a job and a look need two.
+    """
+
+    def __init__(self, roots: dict[str, Path], workers: int = 4) -> None:
+        self.roots, self.faults, self.log = roots, dict(FAULTS), list[str]()
+        self.functions: dict[str, str] = {}
+        self.tasks: dict[str, GCFuture] = {}
+        self.transfers: dict[str, dict[str, Any]] = {}
+        self.submitted: dict[str, str] = {}
+        self.flows: dict[str, dict[str, Any]] = {}
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.serializer = ComputeSerializer(*JSON_ONLY)
+        self.engine = ThreadPoolEngine(max_workers=workers, allowed_serializers=JSON_ONLY)
+        self.engine.start(endpoint_id=uuid.UUID(ENDPOINT), run_dir=tempfile.mkdtemp())
+
+    def answer(self, method: str, path: str, body: Any) -> Any:
+        self.log.append(f"{method} {path}")
+        for prefix, (status, said, times) in self.faults["refuse"].items():
+            if path.startswith(prefix) and times > 0:
+                self.faults["refuse"][prefix][2] -= 1
+                raise Refusal(status, said)
+        for pattern, act in ROUTES:
+            if found := re.fullmatch(pattern, f"{method} {path}"):
+                return act(self, body, *found.groups())
+        raise Refusal(404, {"code": "NotFound", "message": f"{method} {path}"})
+
+    # Control
+
+    def control(self, body: dict[str, Any]) -> Any:
+        self.faults.update(body)
+        return {"log": self.log, "functions": list(self.functions)}
+
+    # Auth
+
+    def token(self, body: dict[str, Any]) -> Any:
+        if self.faults["auth"]:
+            raise Refusal(400, {"error": self.faults["auth"]})
+        found = []
+        for scope in re.sub(r"\[[^\]]*\]", "", body.get("scope", "openid")).split():
+            server = {
+                "facd7ccc": "funcx_service",
+                "transfer": "transfer.api.globus.org",
+                "eec9b274": "flows.globus.org",
+            }
+            flow = re.search(r"scopes/([0-9a-f-]{36})/flow_", scope)
+            named = next((value for key, value in server.items() if key in scope), "auth.globus.org")
+            found.append((flow.group(1) if flow else named, scope))
+        tokens = [
+            {
+                "access_token": f"token-{server}",
+                "scope": " ".join(scope for other, scope in found if other == server),
+                "resource_server": server,
+                "expires_in": 172800,
+                "token_type": "Bearer",
+            }
+            for server in dict.fromkeys(server for server, _ in found)
+        ]
+        return {**tokens[0], "other_tokens": tokens[1:]}
+
+    # Compute
+
+    def register(self, body: dict[str, Any]) -> Any:
+        made = str(uuid.uuid4())
+        self.functions[made] = body["function_code"]
+        return {"function_uuid": made}
+
+    def endpoint(self, body: Any, endpoint: str) -> Any:
+        return {"status": self.faults["endpoint"], "details": {}}
+
+    def submit(self, body: dict[str, Any], endpoint: str) -> Any:
+        if len(json.dumps(body)) > 10_000_000:
+            raise Refusal(413, {"reason": "TASK_PAYLOAD_TOO_LARGE", "status": "Failed"})
+        tasks = {}
+        for function, payloads in body["tasks"].items():
+            permitted = self.faults["permitted"]
+            if permitted is not None and function not in permitted:
+                said = {"reason": f"Function {function} not permitted on endpoint", "code": "FUNCTION_NOT_PERMITTED"}
+                raise Refusal(403, {**said, "status": "Failed"})
+            code = self.functions[function]
+            tasks[function] = [self._start(code + payload, body.get("result_serializers")) for payload in payloads]
+        return {"tasks": tasks, "task_group_id": str(uuid.uuid4()), "request_id": "r", "endpoint_id": endpoint}
+
+    def _start(self, buffer: str, result_serializers: list[str] | None) -> str:
+        task_id = uuid.uuid4()
+        future = self.tasks[str(task_id)] = GCFuture(task_id)
+        packed = messagepack.pack(Task(task_id=task_id, task_buffer=buffer))
+        self.engine.submit(future, packed, {}, result_serializers)
+        return str(task_id)
+
+    def batch(self, body: dict[str, Any]) -> Any:
+        known = {} if self.faults["forget"] else self.tasks
+        found = {t: self._told(t, known[t]) for t in body["task_ids"] if t in known}
+        return {"response": "batch", "results": found}
+
+    def _told(self, task_id: str, future: GCFuture) -> dict[str, Any]:
+        if not future.done():
+            return {"task_id": task_id, "status": "pending"}
+        result = messagepack.unpack(future.result())
+        if getattr(result, "error_details", None):
+            return {"task_id": task_id, "status": "failed", "exception": result.data, "completion_t": "0"}
+        return {"task_id": task_id, "status": "success", "result": result.data, "completion_t": "0"}
+
+    # Transfer
+
+    def submission(self, body: Any) -> Any:
+        return {"value": str(uuid.uuid4())}
+
+    def transfer(self, body: dict[str, Any]) -> Any:
+        key = body["submission_id"]
+        if key not in self.submitted:
+            task = self.submitted[key] = str(uuid.uuid4())
+            self.transfers[task] = {"task_id": task, "status": "ACTIVE", "nice_status": "OK", "bytes_transferred": 0}
+            if self.faults["transfer"]:
+                self.transfers[task] |= self.faults["transfer"]
+            else:
+                threading.Thread(target=self._copy, args=(task, body), daemon=True).start()
+        return {"code": "Accepted", "task_id": self.submitted[key], "submission_id": key}
+
+    def _copy(self, task: str, body: dict[str, Any]) -> None:
+        source, destination = (self.roots[body[f"{end}_endpoint"]] for end in ("source", "destination"))
+        told = self.transfers[task]
+        try:
+            for item in body["DATA"]:
+                target = destination / item["destination_path"].lstrip("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / item["source_path"].lstrip("/"), target)
+                told["bytes_transferred"] += target.stat().st_size
+            told["status"] = "SUCCEEDED"
+        except OSError as error:
+            told |= {"status": "FAILED", "nice_status": "FILE_NOT_FOUND", "nice_status_details": str(error)}
+
+    def task(self, body: Any, task: str) -> Any:
+        return self.transfers[task]
+
+    def events(self, body: Any, task: str) -> Any:
+        details = self.transfers[task].get("nice_status_details")
+        return {
+            "DATA": [{"is_error": True, "details": details}] if details else [],
+            "total": 1,
+            "offset": 0,
+            "limit": 9,
+        }
+
+    def cancel_transfer(self, body: Any, task: str) -> Any:
+        self.transfers[task]["status"] = "FAILED"
+        return {"code": "Canceled", "message": "cancelled"}
+
+    # Flows
+
+    def create_flow(self, body: dict[str, Any]) -> Any:
+        made = str(uuid.uuid4())
+        self.flows[made] = body
+        return {"id": made, **body}
+
+    def update_flow(self, body: dict[str, Any], flow: str) -> Any:
+        self.flows[flow] |= body
+        return {"id": flow}
+
+    def run_flow(self, body: dict[str, Any], flow: str) -> Any:
+        run_id = str(uuid.uuid4())
+        run = self.runs[run_id] = {"run_id": run_id, "status": "ACTIVE", "details": {"details": {}}, "entries": []}
+        threading.Thread(
+            target=self._follow, args=(run, self.flows[flow]["definition"], body["body"]), daemon=True
+        ).start()
+        return run
+
+    def _follow(self, run: dict[str, Any], definition: dict[str, Any], context: dict[str, Any]) -> None:
+        name = definition["StartAt"]
+        while run["status"] == "ACTIVE":
+            state = definition["States"][name]
+            run["details"] = {"details": {"state_name": name}}
+            try:
+                following = self._state(name, state, context, run)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the run has failed
+                said = {"state_name": name, "output": {"status": "FAILED", "details": str(error)}}
+                run["entries"] += [{"code": "ActionFailed", "details": said}, {"code": "FlowFailed", "details": {}}]
+                run |= {"status": "FAILED", "details": {"description": "the run failed"}}
+                return
+            if following is None:
+                run |= {"status": "SUCCEEDED", "details": {"output": context}}
+                return
+            name = following
+
+    def _state(self, name: str, state: dict[str, Any], context: dict[str, Any], run: dict[str, Any]) -> str | None:
+        if state["Type"] == "Choice":
+            for choice in state["Choices"]:
+                value = _at(context, choice["Variable"])
+                if value == choice.get("StringEquals", choice.get("BooleanEquals")):
+                    return str(choice["Next"])
+            return str(state["Default"])
+        if state["Type"] == "Action":
+            if self.faults["break_action"] == name:
+                raise RuntimeError(f"{name} was broken")
+            act = self._act_transfer if "transfer." in state["ActionUrl"] else self._act_compute
+            context[state["ResultPath"].removeprefix("$.")] = {
+                "details": act(_resolved(state["Parameters"], context), run)
+            }
+        return None if state.get("End") else str(state["Next"])
+
+    def _act_transfer(self, given: dict[str, Any], run: dict[str, Any]) -> Any:
+        task = self.transfer({**given, "submission_id": str(uuid.uuid4())})["task_id"]
+        while self.transfers[task]["status"] == "ACTIVE" and run["status"] == "ACTIVE":
+            time.sleep(0.02)
+        if self.transfers[task]["status"] == "FAILED":
+            raise RuntimeError(f"{self.transfers[task]}")
+        return {}
+
+    def _act_compute(self, given: dict[str, Any], run: dict[str, Any]) -> Any:
+        (task,) = given["tasks"]
+        serialized = [self.serializer.serialize(tuple(task["args"])), self.serializer.serialize({})]
+        payload = self.serializer.pack_buffers(serialized)
+        made = self._start(self.functions[task["function_id"]] + payload, ["globus_compute_sdk.serialize.JSONData"])
+        while not self.tasks[made].done() and run["status"] == "ACTIVE":
+            time.sleep(0.02)
+        told = self._told(made, self.tasks[made])
+        if "exception" in told:
+            raise RuntimeError(told["exception"])
+        return {"result": [self.serializer.deserialize(told["result"])]}
+
+    def run_told(self, body: Any, run: str) -> Any:
+        return {key: value for key, value in self.runs[run].items() if key != "entries"}
+
+    def run_log(self, body: Any, run: str) -> Any:
+        return {"entries": self.runs[run]["entries"], "limit": 100, "has_next_page": False}
+
+    def cancel_run(self, body: Any, run: str) -> Any:
+        self.runs[run]["status"] = "ENDED"
+        return self.run_told(body, run)
+
+
+def _at(context: Any, path: str) -> Any:
+    for key in re.findall(r"\w+|\[\d+\]", path.removeprefix("$.")):
+        context = context[int(key[1:-1])] if key.startswith("[") else context[key]
+    return context
+
+
+def _resolved(given: Any, context: dict[str, Any]) -> Any:
+    if isinstance(given, dict):
+        plain = {key: _resolved(value, context) for key, value in given.items() if not key.endswith(".$")}
+        return plain | {key[:-2]: _at(context, path) for key, path in given.items() if key.endswith(".$")}
+    return [_resolved(value, context) for value in given] if isinstance(given, list) else given
+
+
+ONE = r"([0-9a-f-]{36})"
+ROUTES: list[tuple[str, Callable[..., Any]]] = [
+    ("POST /control", Cloud.control),
+    ("POST /v2/oauth2/token", Cloud.token),
+    ("POST /v2/oauth2/token/revoke", lambda cloud, body: {"active": False}),
+    ("POST /v3/functions", Cloud.register),
+    (f"GET /v2/endpoints/{ONE}/status", Cloud.endpoint),
+    (f"POST /v3/endpoints/{ONE}/submit", Cloud.submit),
+    ("POST /v2/batch_status", Cloud.batch),
+    ("GET /v0.10/submission_id", Cloud.submission),
+    ("POST /v0.10/transfer", Cloud.transfer),
+    (f"GET /v0.10/task/{ONE}", Cloud.task),
+    (f"GET /v0.10/task/{ONE}/event_list", Cloud.events),
+    (f"POST /v0.10/task/{ONE}/cancel", Cloud.cancel_transfer),
+    ("POST /flows", Cloud.create_flow),
+    (f"PUT /flows/{ONE}", Cloud.update_flow),
+    (f"POST /flows/{ONE}/run", Cloud.run_flow),
+    (f"GET /runs/{ONE}", Cloud.run_told),
+    (f"GET /runs/{ONE}/log", Cloud.run_log),
+    (f"POST /runs/{ONE}/cancel", Cloud.cancel_run),
+]
+
+
+def server(cloud: Cloud) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            size = int(self.headers.get("Content-Length", 0))
+            text = self.rfile.read(size).decode()
+            form = "form" in self.headers.get("Content-Type", "")
+            body = {k: v[0] for k, v in parse_qs(text).items()} if form else json.loads(text or "null")
+            try:
+                status, answer = 200, cloud.answer(self.command, self.path.partition("?")[0], body)
+            except Refusal as refusal:
+                status, answer = refusal.status, refusal.body
+            data = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            if status == 429:
+                self.send_header("Retry-After", "0")
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_POST = do_PUT = do_GET
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+@contextlib.contextmanager
+def in_this_process(roots: dict[str, Path]) -> Iterator[tuple[str, Cloud]]:
+    """Serve a cloud from a thread; yields its address and its state."""
+    cloud, folder = Cloud(roots), Path.cwd()
+    served = server(cloud)
+    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{served.server_port}/", cloud
+    finally:
+        served.shutdown()
+        served.server_close()
+        thread.join()
+        cloud.engine.shutdown()
+        os.chdir(folder)  # tasks change it
+
+
+def control(url: str, **faults: Any) -> Any:
+    """Set faults of a cloud in another process, and return what it was asked so far."""
+    return requests.post(f"{url}control", json=faults, timeout=10).json()
+
+
+if __name__ == "__main__":  # python globus_cloud.py ROOT_HERE ROOT_THERE: the facility's environment is this process's
+    running = server(Cloud({HERE: Path(sys.argv[1]), THERE: Path(sys.argv[2])}))
+    sys.stdout.write(f"http://127.0.0.1:{running.server_port}/\n")
+    sys.stdout.flush()
+    running.serve_forever(poll_interval=0.05)
