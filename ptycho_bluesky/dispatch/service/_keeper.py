@@ -97,7 +97,8 @@ class Keeper:
     def _deserves_another(self, status: JobStatus) -> bool:
         """Whether a job ended by a fault of the machine: one of the data or of the specification stays one."""
         machine = status.state == "lost" or (status.state == "failed" and status.kind == "machine")
-        return machine and status.attempt <= self.retries
+        # One that is still saying its last words is retried at the next look.
+        return machine and status.attempt <= self.retries and not self.ledger.job(status.job_id).alive()
 
     def read(self) -> None:
         """Compare the ledger with the folders."""
