@@ -35,11 +35,10 @@ def encode_layer(name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[np.u
     """Return 0 for NaN, else 1 to 2^bits - 1 over the range of the layer; `values` (float32) are overwritten."""
     low, high, bits = LAYERS[name]
     top = (1 << bits) - 1
-    values -= np.float32(low)
-    values *= np.float32((top - 1) / (high - low))
-    values += np.float32(1.5)
-    np.minimum(values, top, out=values)
-    np.maximum(values, 1, out=values)
+    scale = (top - 1) / (high - low)
+    values *= np.float32(scale)
+    values += np.float32(1.5 - low * scale)
+    np.clip(values, 1, top, out=values)
     np.fmax(values, 0, out=values)  # of NaN and 0 it takes 0
     return values.astype(np.uint16 if bits == 16 else np.uint8)
 

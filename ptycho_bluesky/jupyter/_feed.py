@@ -38,7 +38,9 @@ DEAF_S = 0.5
 MESSAGE_S = 0.1
 """A message is made so large that the line needs about as long for it."""
 SMALLEST, LARGEST = 1 << 16, 1 << 22
-SLOW = 8e6
+WHOLE_S = 5.0
+"""As often, everything goes out again meanwhile: a page may have opened whose greeting was not heard."""
+SLOW = 2e6
 """Bytes a second below which buffers are compressed."""
 
 
@@ -96,7 +98,7 @@ class Feed:
 
     def _reset(self) -> None:
         """Forget what the browsers have: all of it is sent again."""
-        self._image = _Sent()
+        self._image, self._begun = _Sent(), self._clock()
         self._frame: tuple[str, int] = ("", -1)
         self._path: tuple[str, int] = ("", 0)
         self._picture: tuple[str, int] = ("", 0)
@@ -114,6 +116,11 @@ class Feed:
         """The news as last sent."""
         return self._news
 
+    def expect_viewer(self) -> None:
+        """Send to a browser that is about to look on, even where its greeting cannot be heard yet."""
+        with self._lock:
+            self._viewers.setdefault("", _Viewer(self._number, self._clock()))
+
     def hear(self, message: dict[str, Any]) -> None:
         """Take a message of a browser; those that make no sense are passed over."""
         kind, name = message.get("t"), str(message.get("viewer", ""))[:40]
@@ -122,6 +129,7 @@ class Feed:
             return
         with self._lock:
             if kind == "hello":
+                self._viewers.pop("", None)
                 self._viewers[name] = _Viewer(self._number, self._clock())
                 self._reset()
             elif kind == "bye":
@@ -187,6 +195,8 @@ class Feed:
 
     def _may_send(self, now: float) -> bool:
         if self._viewers and now - max(v.heard for v in self._viewers.values()) > DEAF_S and not self._hearing():
+            if now - self._begun > WHOLE_S:
+                self._reset()
             return now - self._last["any"] > DEAF_S
         for name, viewer in list(self._viewers.items()):
             if now - viewer.heard > GONE_S:

@@ -99,6 +99,7 @@ class Dashboard(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _ipython_display_(self) -> None:
         """Show it, under a name by which the picture beside it can be changed later."""
+        self.feed.expect_viewer()
         display(self._bundle(), raw=True, display_id=self._shown_as)  # type: ignore[no-untyped-call]
 
     def _keep(self) -> None:

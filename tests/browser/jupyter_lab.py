@@ -64,10 +64,20 @@ def server(command: list[str], url: str, log: Path, environment: dict[str, str])
         process.wait(20)
 
 
-def environment(root: Path) -> dict[str, str]:
-    """Return the environment of a server whose settings are all in a folder of its own."""
-    own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
-    return {**os.environ, **{k: str(root / v) for k, v in own.items()}, "JUPYTER_PREFER_ENV_PATH": "1"}
+def environment(root: Path, theme: str = "JupyterLab Light") -> dict[str, str]:
+    """Return the environment of a server whose settings are all in a folder of its own; it asks nobody for news."""
+    folder = root / "settings" / "@jupyterlab" / "apputils-extension"
+    folder.mkdir(parents=True)
+    (folder / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    (folder / "themes.jupyterlab-settings").write_text(f'{{"theme": "{theme}"}}')
+    own = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "IPYTHONDIR": "ipython",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+    }
+    paths = {k: str(root / v) for k, v in own.items()}
+    return {**os.environ, **paths, "PYTHONPATH": str(Path(__file__).parent), "OPHYD_CONTROL_LAYER": "dummy"}
 
 
 def write_notebook(path: Path, cells: list[str]) -> None:
@@ -114,7 +124,7 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(root: Path) -> Iterator[Lab]:
+def lab(root: Path, theme: str = "JupyterLab Light") -> Iterator[Lab]:
     """Start JupyterLab on the loopback, with notebooks in `root`, and a browser."""
     port = free_port()
     options = {
@@ -124,13 +134,13 @@ def lab(root: Path) -> Iterator[Lab]:
         "ServerApp.port_retries": 0,
         "IdentityProvider.token": TOKEN,
         "LabApp.expose_app_in_browser": True,
-        "LabApp.news_url": "",
-        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += [f"--{key}={value}" for key, value in options.items()]
     with (
-        server(command, f"http://127.0.0.1:{port}/api/status?token={TOKEN}", root / "lab.log", environment(root)),
+        server(
+            command, f"http://127.0.0.1:{port}/api/status?token={TOKEN}", root / "lab.log", environment(root, theme)
+        ),
         chromium() as browser,
     ):
         yield Lab(root, port, browser)

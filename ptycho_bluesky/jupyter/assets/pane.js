@@ -13,9 +13,9 @@ class Pane {
       mosaic.colours[name].choice = map;
       this.refollow();
     });
-    const automatic = h("button", { title: "limits follow the image", onclick: () => this.fix(null) }, "auto");
+    const automatic = h("button", { title: "let the limits follow the image", onclick: () => this.fix(null) }, "auto");
     this.element = h("div", { className: "pb-pane", dataset: { pane: name } },
-      h("div", { className: "pb-panehead" }, h("b", {}, name), this.low, this.scale, this.high, h("span", {}, name === "phase" ? "rad" : ""), automatic, choose),
+      h("div", { className: "pb-panehead" }, h("b", {}, name === "phase" ? "phase / rad" : name), this.low, this.scale, this.high, automatic, choose),
       this.canvas);
     this.pointer();
     this.bar();

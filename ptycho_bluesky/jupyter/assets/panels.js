@@ -47,7 +47,7 @@ class Rates {
       inferred: `${n.inferred} · ${number(n.frames_per_second, 0, "/s")}`,
       refused: `${n.refused}`,
       dropped: `${n.dropped}`,
-      latency: n.latency_ms_p50 === null ? "–" : `${number(n.latency_ms_p50, 0, "")} ms · 95 %: ${number(n.latency_ms_p95, 0, " ms")}`,
+      latency: n.latency_ms_p50 === null ? "–" : `${number(n.latency_ms_p50, 0, "")} ms (95 %: ${number(n.latency_ms_p95, 0, "")})`,
       confidence: number(n.confidence, 2, ""),
       network: n.model || "–",
     };

@@ -3,7 +3,7 @@
 
 const OVERLAYS = {
   none: null,
-  confidence: { layer: "confidence", colour: [213, 94, 0], full: 1, opacity: 0.85, says: "orange: little confidence" },
+  confidence: { layer: "confidence", colour: [213, 94, 0], full: 0.8, opacity: 0.85, says: "orange: little confidence" },
   coverage: { layer: "coverage", colour: [0, 114, 178], full: 3, opacity: 0.8, says: "blue: seen by few frames" },
 };
 const MAPS = { phase: ["automatic", "twilight", "cividis", "viridis", "grey"], amplitude: ["grey", "cividis", "viridis", "inferno"] };
