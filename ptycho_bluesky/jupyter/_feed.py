@@ -148,7 +148,7 @@ class Feed:
         now = self._clock()
         viewer.acknowledged, viewer.heard = max(viewer.acknowledged, number), now
         sent, size = self._on_the_way.get(number, (now, 0))
-        if size > SMALLEST / 2 and now > sent:
+        if size and now > sent:
             self._bytes_per_second += 0.3 * (size / (now - sent) - self._bytes_per_second)
         oldest = min(v.acknowledged for v in self._viewers.values())
         self._on_the_way = {n: what for n, what in self._on_the_way.items() if n > oldest}
@@ -169,10 +169,10 @@ class Feed:
 
     # what they are sent -----------------------------------------------------------------------------------------------
 
-    def _post(self, header: dict[str, Any], buffers: Sequence[Any] = ()) -> None:
+    def _post(self, header: dict[str, Any], buffers: Sequence[Any] = (), size: int = 0) -> None:
+        """Send a message; one whose `size`, bytes, is given tells how fast the line is."""
         with self._lock:
             self._number += 1
-            size = sum(memoryview(b).nbytes for b in buffers)
             self._on_the_way[self._number] = self._clock(), size
             self._last["any"] = self._clock()
             heard = max((v.acknowledged for v in self._viewers.values()), default=0)
@@ -286,7 +286,8 @@ class Feed:
         slow = self._bytes_per_second < SLOW
         buffers = [zlib.compress(p.tobytes(), 1) for p in pixels] if slow else pixels
         header = {"t": "tiles", "layers": layers, "places": places, "frames": changes.frames, "deflate": slow}
-        self._post(header, buffers)
+        size = sum(memoryview(b).nbytes for b in buffers)
+        self._post(header, buffers, size if size >= SMALLEST or self._image.pending else 0)  # others: nothing to learn
 
 
 def _plain(news: Snapshot) -> dict[str, Any]:
