@@ -8,6 +8,7 @@ engine of globus-compute-endpoint, transfers copy files between folders, and a r
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -23,7 +24,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import jwt
 import requests
+from cryptography.hazmat.primitives.asymmetric import rsa
 from globus_compute_common import messagepack
 from globus_compute_common.messagepack.message_types import Task
 from globus_compute_endpoint.engines import ThreadPoolEngine
@@ -33,7 +36,15 @@ from globus_compute_sdk.serialize import ComputeSerializer, JSONData, PureSource
 JSON_ONLY = [PureSourceTextInspect, JSONData]
 SERVICES = ("AUTH", "COMPUTE", "TRANSFER", "FLOWS")
 SERVERS = {"facd7ccc": "funcx_service", "transfer": "transfer.api.globus.org", "eec9b274": "flows.globus.org"}
-ENDPOINT, HERE, THERE = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
+GRANTED = "openid https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all " + " ".join(
+    [
+        "urn:globus:auth:scope:transfer.api.globus.org:all",
+        "https://auth.globus.org/scopes/eec9b274-0c81-4334-bdc2-54e90e689b9a/all",
+    ]
+)
+"""What a person who logs in consents to."""
+
+ENDPOINT, HERE, THERE, PERSON = (str(uuid.UUID(int=n)) for n in (1, 2, 3, 4))
 
 FAULTS: dict[str, Any] = {
     "auth": None,  # "invalid_grant": refuses tokens
@@ -72,6 +83,7 @@ class Cloud:
 
     def __init__(self, roots: dict[str, Path], workers: int = 4) -> None:
         self.roots, self.faults, self.log = roots, dict(FAULTS), list[str]()
+        self.url = ""
         self.functions: dict[str, str] = {}
         self.tasks: dict[str, GCFuture] = {}
         self.transfers: dict[str, dict[str, Any]] = {}
@@ -104,16 +116,13 @@ class Cloud:
     def token(self, body: dict[str, Any]) -> Any:
         if self.faults["auth"]:
             raise Refusal(400, {"error": self.faults["auth"]})
+        person = body["grant_type"] != "client_credentials"
         found = []
-        for scope in re.sub(r"\[[^\]]*\]", "", body.get("scope", "openid")).split():
-            server = {
-                "facd7ccc": "funcx_service",
-                "transfer": "transfer.api.globus.org",
-                "eec9b274": "flows.globus.org",
-            }
+        for scope in re.sub(r"\[[^\]]*\]", "", GRANTED if person else body["scope"]).split():
             flow = re.search(r"scopes/([0-9a-f-]{36})/flow_", scope)
-            named = next((value for key, value in server.items() if key in scope), "auth.globus.org")
+            named = next((value for key, value in SERVERS.items() if key in scope), "auth.globus.org")
             found.append((flow.group(1) if flow else named, scope))
+        wanted = body.get("refresh_token", "").removeprefix("refresh-")  # of one service
         tokens = [
             {
                 "access_token": f"token-{server}",
@@ -121,10 +130,28 @@ class Cloud:
                 "resource_server": server,
                 "expires_in": 172800,
                 "token_type": "Bearer",
+                **({"refresh_token": f"refresh-{server}"} if person else {}),
             }
             for server in dict.fromkeys(server for server, _ in found)
+            if not wanted or server == wanted
         ]
-        return {**tokens[0], "other_tokens": tokens[1:]}
+        who = {"id_token": self._id_token(body.get("client_id", ""))} if person and not wanted else {}
+        return {**tokens[0], "other_tokens": tokens[1:], **who}
+
+    def _id_token(self, client_id: str) -> str:
+        claims = {"sub": PERSON, "aud": client_id, "iss": "globus", "exp": time.time() + 600}
+        return jwt.encode(claims, self.key, algorithm="RS512")
+
+    @functools.cached_property
+    def key(self) -> rsa.RSAPrivateKey:
+        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    def openid(self, body: Any) -> Any:
+        algorithms = {"id_token_signing_alg_values_supported": ["RS512"]}
+        return {**algorithms, "issuer": "globus", "jwks_uri": f"{self.url}jwk.json"}
+
+    def jwk(self, body: Any) -> Any:
+        return {"keys": [jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)]}
 
     # Compute
 
@@ -315,6 +342,8 @@ ROUTES: list[tuple[str, Callable[..., Any]]] = [
     ("POST /control", Cloud.control),
     ("POST /v2/oauth2/token", Cloud.token),
     ("POST /v2/oauth2/token/revoke", lambda cloud, body: {"active": False}),
+    ("GET /.well-known/openid-configuration", Cloud.openid),
+    ("GET /jwk.json", Cloud.jwk),
     ("POST /v3/functions", Cloud.register),
     (f"GET /v2/endpoints/{ONE}/status", Cloud.endpoint),
     (f"POST /v3/endpoints/{ONE}/submit", Cloud.submit),
@@ -358,7 +387,9 @@ def server(cloud: Cloud) -> ThreadingHTTPServer:
         def log_message(self, *args: Any) -> None:
             pass
 
-    return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    cloud.url = f"http://127.0.0.1:{made.server_port}/"
+    return made
 
 
 @contextlib.contextmanager
@@ -369,7 +400,7 @@ def in_this_process(roots: dict[str, Path]) -> Iterator[tuple[str, Cloud]]:
     thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{served.server_port}/", cloud
+        yield cloud.url, cloud
     finally:
         served.shutdown()
         served.server_close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch.runner import _Runner, main
 
 __all__ = ["AwayRunner"]
@@ -19,5 +21,13 @@ class AwayRunner(_Runner):
         self.ledger.record(self.job, "done", stopped=stopped, progress=self.job.status().progress)
 
 
+def _alone() -> None:
+    """Show no partial images where that would start a Tiled server of the facility's own, which nobody looks at."""
+    if settings().tiled_uri is None:
+        os.environ["PTYCHO_BLUESKY_PARTIAL_IMAGES_S"] = "0"
+        settings.cache_clear()
+
+
 if __name__ == "__main__":
+    _alone()
     sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), AwayRunner))

@@ -25,14 +25,14 @@ from ptycho_bluesky._resources import GlobusResource
 from ptycho_bluesky.cli._app import app
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import FileSource, JobSpec, Ledger, TiledSource
-from ptycho_bluesky.dispatch.globus import facility
+from ptycho_bluesky.dispatch.globus import GlobusLauncher, _launcher, facility
 from ptycho_bluesky.dispatch.globus._compute import LIMIT, Compute
 from ptycho_bluesky.dispatch.globus._definition import flow_definition, input_schema
 from ptycho_bluesky.dispatch.globus._function import ptycho_bluesky_facility
 from ptycho_bluesky.dispatch.globus._pace import Pace
 from ptycho_bluesky.dispatch.globus._packing import AWAY, pack, questions
 from ptycho_bluesky.dispatch.globus._steps import Steps
-from ptycho_bluesky.errors import ConfigurationError, FacilityError
+from ptycho_bluesky.errors import ConfigurationError, DispatchError, FacilityError
 from ptycho_bluesky.formats import load_dataset
 
 NOTHING_SEEN = {"home": "/there", "files": [False, False], "run": False}
@@ -290,7 +290,12 @@ def test_a_flow_is_deployed_brought_up_to_date_and_needed(
     assert json.loads(again.stdout)["flow"] == made and cloud.flows[made]["definition"] == flow_definition()
 
 
-def test_commands_without_the_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_packages_the_extra_is_named(
+    home: Path, resource: GlobusResource, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_launcher, "find_spec", lambda name: None if "compute" in name else name)
     monkeypatch.setitem(sys.modules, "globus_compute_sdk", None)
+    with pytest.raises(DispatchError, match=r"globus_compute_sdk missing.*ptycho-bluesky\[globus\]"):
+        GlobusLauncher("facility", resource).launch(Ledger().create(make_spec())[0])
     found = CliRunner().invoke(app, ["globus", "logout"])
     assert "pip install 'ptycho-bluesky[globus]'" in str(found.exception)

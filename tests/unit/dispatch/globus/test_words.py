@@ -201,6 +201,27 @@ def person(cloud: globus_cloud.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GLOBUS_COMPUTE_CLIENT_ID")
 
 
+def test_a_person_logs_in_once_and_the_login_renews_itself(
+    person: None, cloud: globus_cloud.Cloud, resource: GlobusResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    shown: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda prompt="": shown.append(prompt) or "code")  # type: ignore[func-returns-value]
+    log_in([resource])
+    log_in([resource])  # once is enough
+    assert len(shown) == 1 and cloud.log.count("POST /v2/oauth2/token") == 1
+    path = globus_folder() / "tokens.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with contextlib.closing(globus_app([resource])) as app:
+        Compute(app, resource).check_online()
+    kept = json.loads(path.read_text())
+    kept["data"]["DEFAULT"]["funcx_service"]["expires_at_seconds"] = int(time.time()) - 10
+    path.write_text(json.dumps(kept))
+    with contextlib.closing(globus_app([resource])) as app:
+        Compute(app, resource).check_online()
+    assert json.loads(path.read_text())["data"]["DEFAULT"]["funcx_service"]["expires_at_seconds"] > time.time()
+
+
 def test_without_a_login_the_command_is_named(person: None, resource: GlobusResource) -> None:
     with contextlib.closing(globus_app([resource])) as app:
         text, kind = said(Compute(app, resource).check_online)
