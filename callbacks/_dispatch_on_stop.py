@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ptycho_bluesky.callbacks._counted_runs import CountedRun, CountedRuns
-from ptycho_bluesky.dispatch import AnyExecutor, Executor, FollowUp, JobSpec, TiledSource
+from ptycho_bluesky.dispatch import AnyExecutor, Executor, FollowUp, JobSpec, TiledSource, enter_in_array
 from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["DispatchOnStop"]
@@ -51,7 +51,8 @@ class _Early:
 class DispatchOnStop(CountedRuns):
     """Bluesky callback: submits a reconstruction for each run with a ``ptychography`` block when it stops, or before.
 
-    Aborted and failed runs are reconstructed too, from the frames that exist. The runner reads the run from Tiled, and
+    Aborted and failed runs are reconstructed too, from the frames that exist. Runs of a campaign become members of its
+    job array, which grows with the campaign (``jobs array list``). The runner reads the run from Tiled, and
     waits until all of it has arrived there: subscribe :func:`ptycho_bluesky.catalog.tiled_writer` as well. It never
     raises into the RunEngine: what fails is logged and kept in :attr:`failures`.
 
@@ -169,10 +170,18 @@ class DispatchOnStop(CountedRuns):
             return
         if early is not None:
             if early.goes_on():
+                self._wanted(run, early.spec)
                 self.job_ids.append(early.spec.job_id)
                 return
             logger.warning("job %s did not see the end of run %s; another begins", early.spec.job_id[:8], uid[:8])
         if run.frames < self._min_frames:
             logger.info("run %s has %d frames; %d are needed to reconstruct", uid[:8], run.frames, self._min_frames)
             return
-        self.job_ids.append(self._executor.submit(self._spec_of(run, TiledSource(uid=uid))))
+        spec = self._spec_of(run, TiledSource(uid=uid))
+        if self._wanted(run, spec):
+            self.job_ids.append(self._executor.submit(spec))
+
+    def _wanted(self, run: CountedRun, spec: JobSpec) -> bool:
+        """Enter a run of a campaign in its array; False where the user has cancelled that."""
+        campaign = run.block.get("campaign")
+        return not (isinstance(campaign, Mapping) and campaign.get("uid")) or enter_in_array(campaign, spec)

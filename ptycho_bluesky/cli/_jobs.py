@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ptycho_bluesky.cli._arrays import app as arrays
 from ptycho_bluesky.cli._output import Json, emit, progress, start_logging
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import JobStatus, Ledger, register_pending, spec_of
@@ -29,6 +30,8 @@ __all__ = ["app"]
 app = typer.Typer(
     no_args_is_help=True, help="Jobs: list, show, wait, cancel, stop, retry, register, history, logs, clean."
 )
+
+app.add_typer(arrays, name="array")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or the beginning of one.")]
 COLOURS = {"done": "green", "failed": "red", "lost": "red", "running": "cyan", "cancelled": "yellow"}

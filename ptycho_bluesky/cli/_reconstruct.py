@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ptycho_bluesky.cli._arrays import is_campaign, submitted
 from ptycho_bluesky.cli._input import DistanceM, EnergyKev, FocusToSampleM, PixelM, check_writable, load_input
 from ptycho_bluesky.cli._interrupt import stop_on_interrupt
 from ptycho_bluesky.cli._output import Json, emit, given, progress, say, start_logging
@@ -39,7 +40,7 @@ def _options(pairs: list[str] | None, name: str = "--set", example: str = "step=
 def reconstruct_command(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Data file (NPZ, CXI, ...) or uid of a run in Tiled; several share."),
+        typer.Argument(metavar="INPUT...", help="Data file (NPZ, CXI, ...), uid of a run in Tiled, or of a campaign."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HDF5 file to write.")] = Path("reconstruction.h5"),
     engine: Annotated[str, typer.Option(help="Engine; auto chooses and chains the others.")] = "auto",
@@ -92,6 +93,7 @@ def reconstruct_command(
 ) -> None:
     """Reconstruct object and probe from a recorded file, or from a run in the catalogue.
 
+    The uid of a campaign submits one job for each of its runs, followed by `jobs array`.
     Several INPUTs with --share give one result each, OUT-1.h5, OUT-2.h5, ... Ctrl-C stops at the next step and keeps
     the result.
     """
@@ -117,7 +119,6 @@ def reconstruct_command(
         detector_pixel_m=detector_pixel_m,
         focus_to_sample_m=focus_to_sample_m,
     )
-    datasets = [load_input(source, **measured) for source in sources]
     wanted = given(
         epochs=epochs,
         modes=modes,
@@ -127,6 +128,16 @@ def reconstruct_command(
         slices=slices,
         slice_distance_m=slice_distance_m,
     ) | _options(settings)
+    if not measured and len(sources) == 1 and is_campaign(sources[0]):
+        refused = given(start=start, picture=picture, checkpoints=checkpoints, together=together) | (
+            {"refine_distance": True} if refine_distance else {}
+        )
+        if refused:
+            raise FormatError(f"{', '.join(refused)}: for one scan, but {sources[0]} is a campaign; leave them out")
+        asked = given(max_seconds=max_seconds, ranks=ranks)
+        emit(submitted(sources[0], engine=engine, options=wanted, device=device, **asked), json_output)
+        return
+    datasets = [load_input(source, **measured) for source in sources]
     beginning = None if start is None else read_start(start)
     with progress(f"reconstructing {datasets[0].name}", None) as update, stop_on_interrupt("the result") as should_stop:
 

@@ -3,6 +3,16 @@
 Light to import: only the runner loads engines.
 """
 
+from ptycho_bluesky.dispatch._array import (
+    ArrayStatus,
+    array_status,
+    arrays,
+    cancel_array,
+    enter_in_array,
+    retry_array,
+    submit_array,
+)
+from ptycho_bluesky.dispatch._array_file import ArrayMember
 from ptycho_bluesky.dispatch._clean import Cleaned, clean
 from ptycho_bluesky.dispatch._executor import Executor, LocalExecutor
 from ptycho_bluesky.dispatch._folder import JobFolder
@@ -30,6 +40,8 @@ __all__ = [
     "RECIPES",
     "TRANSITIONS",
     "AnyExecutor",
+    "ArrayMember",
+    "ArrayStatus",
     "Cleaned",
     "Executor",
     "FileSource",
@@ -43,16 +55,22 @@ __all__ = [
     "ReconstructionSource",
     "TiledSource",
     "TrainingOrder",
+    "array_status",
+    "arrays",
     "cancel",
+    "cancel_array",
     "clean",
+    "enter_in_array",
     "history",
     "jobs",
     "logs",
     "register_pending",
     "retry",
+    "retry_array",
     "spec_of",
     "status",
     "stop",
     "submit",
+    "submit_array",
     "wait",
 ]
