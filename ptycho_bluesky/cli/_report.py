@@ -10,6 +10,7 @@ import typer
 
 from ptycho_bluesky.cli._input import DistanceM, EnergyKev, FocusToSampleM, PixelM, check_writable, load_input
 from ptycho_bluesky.cli._output import Json, emit, progress, say, start_logging
+from ptycho_bluesky.cli._report_page import subject_of
 from ptycho_bluesky.errors import FormatError
 from ptycho_bluesky.experiment import PtychoDataset
 
@@ -17,14 +18,23 @@ __all__ = ["report_command"]
 
 
 def report_command(
-    source: Annotated[Path, typer.Argument(metavar="RESULT", help="Reconstruction (HDF5) to judge.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RESULT|RUN|JOB", help="Reconstruction (HDF5), or uid of a run, or id of a job; beginnings do."
+        ),
+    ],
     data: Annotated[
         str | None, typer.Option(metavar="INPUT", help="What it was made from: a file, or uid of a run in Tiled.")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Page to write: .html or .png.")] = Path("report.html"),
     halves: Annotated[
-        bool, typer.Option("--halves", help="Reconstruct two halves of the data for a resolution; needs --data.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--halves/--no-halves",
+            help="Reconstruct two halves of the data for a resolution; of a quick job unless told, else with --data.",
+        ),
+    ] = None,
     ensemble: Annotated[
         int | None,
         typer.Option(min=2, max=1000, help="Reconstruct so many times for a map of uncertainty; needs --data."),
@@ -48,8 +58,8 @@ def report_command(
 ) -> None:
     """Judge a reconstruction: R-factor against photon noise, resolution, contrast, uncertainty; one page.
 
-    The more is given the more it can say: with --data the noise, with --halves the resolution, with --ensemble the
-    uncertainty of each pixel.
+    Of a run or a job the page also says how it was measured and where it was reconstructed. The more is given the more
+    it can say: with --data the noise, with --halves the resolution, with --ensemble the uncertainty of each pixel.
     """
     start_logging()
     from ptycho_bluesky.formats import read_reconstruction, write_reconstruction
@@ -68,13 +78,19 @@ def report_command(
         check_writable(file)
     if output.suffix.lower() not in (".html", ".png"):
         raise FormatError(f"report {output} has the suffix {output.suffix!r}; allowed are .html and .png")
-    if data is None and (halves or ensemble is not None):
-        raise FormatError("--halves and --ensemble reconstruct anew; give the measurement with --data")
     if keep is not None and ensemble is None:
         raise FormatError("--keep writes a map of uncertainty, which --ensemble makes; give --ensemble 8, for example")
     if halves and against is not None:
         raise FormatError("--halves and --against are two ring correlations, and a report holds one; leave one out")
-    result = read_reconstruction(source)
+    subject = None
+    if Path(source).suffix or Path(source).exists():
+        result = read_reconstruction(Path(source))
+    else:
+        subject = subject_of(source)
+        result, data = subject.result, data or subject.data
+        halves = subject.quick and against is None if halves is None else halves
+    if data is None and (halves or ensemble is not None):
+        raise FormatError("--halves and --ensemble reconstruct anew; give the measurement with --data")
     other = None if against is None else read_reconstruction(against)
     dataset: PtychoDataset | None = None
     frc: RingCorrelation | HalfDataResult | None = None
@@ -96,7 +112,8 @@ def report_command(
         say("reconstructing two halves")
         engine, options = made_with(result)
         frc = half_data_frc(as_reconstructed(dataset, result), engine, options, device=device)
-    judgement = write_report(output, result, dataset, spread, frc)
+    title, sections = ("", ()) if subject is None else (subject.title, subject.sections)
+    judgement = write_report(output, result, dataset, spread, frc, title, sections)
     if keep is not None and spread is not None:
         write_reconstruction(keep, replace(result, uncertainty=spread.phase_std))
         say(f"result with its uncertainty: {keep}")

@@ -74,7 +74,13 @@ def made_with(result: Reconstruction) -> tuple[str, dict[str, Any]]:
 
 
 def as_reconstructed(dataset: PtychoDataset, result: Reconstruction) -> PtychoDataset:
-    """Return `dataset` with the distance that its reconstruction found (near field); else as it is."""
+    """Return `dataset` with the distance that its reconstruction `result` found (near field); else as it is.
+
+    Raises
+    ------
+    ReconstructionError
+        When the result's geometry cannot be understood.
+    """
     geometry = result.provenance.get("geometry")
     if dataset.modality != "near-field" or geometry is None:
         return dataset

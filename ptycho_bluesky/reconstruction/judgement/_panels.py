@@ -15,7 +15,7 @@ __all__ = ["Panel", "cropped", "draw_scale_bar", "panels_of", "scale_bar_m"]
 
 Image = npt.NDArray[np.floating]
 
-BLUE, ORANGE, GREY = "#1f5a99", "#d1741d", "0.45"
+BLUE, ORANGE, GREY = "#2f7fc4", "#d1741d", "0.45"
 """Told apart by any eye, and in print without colours."""
 
 MOST_ARROWS = 400
@@ -37,6 +37,7 @@ def panels_of(judgement: Judgement) -> list[Panel]:
         (True, "Amplitude", _amplitude),
         (judgement.phase_std is not None, "Phase uncertainty, 1 sigma (rad)", _uncertainty),
         (True, "Coverage and positions", _coverage),
+        (True, "Scan path", _path),
         (True, "Probe modes, modulus", _probe),
         (judgement.patterns is not None, "Measured | modelled (log10 counts)", _frames),
         (judgement.patterns is not None and len(judgement.patterns.frequency) > 0, "Measured and modelled", _radial),
@@ -75,7 +76,7 @@ def draw_scale_bar(axis: Any, shape: tuple[int, ...], pixel_size_m: float | None
     x, y, end = 0.05 * width, 0.93 * height, 0.05 * width + length / (pixel_size_m or 1.0)
     axis.plot([x, end], [y, y], color="white", linewidth=5, solid_capstyle="butt")
     axis.plot([x, end], [y, y], color="black", linewidth=3, solid_capstyle="butt")
-    label = axis.text(x, y - 0.03 * height, length_text(length, pixel_size_m), fontsize=8, va="bottom")
+    label = axis.text(x, y - 0.03 * height, length_text(length, pixel_size_m), fontsize=8, va="bottom", color="black")
     label.set_bbox({"facecolor": "white", "alpha": 0.75, "pad": 1.5, "edgecolor": "none"})
 
 
@@ -119,6 +120,18 @@ def _coverage(axis: Any, judgement: Judgement) -> None:
     axis.plot(centres[:, 1], centres[:, 0], ".", color=ORANGE, markersize=max(1.0, 4.0 - len(centres) / 300))
 
 
+def _path(axis: Any, judgement: Judgement) -> None:
+    """Draw the positions in their order, dark at the begin, bright at the end."""
+    result = judgement.result
+    scale, unit = (1.0, "px") if result.pixel_size_m is None else (1e6, "µm")
+    y, x = (result.positions * scale).T
+    axis.plot(x, y, "-", color=GREY, linewidth=0.4, alpha=0.5, zorder=1)
+    axis.scatter(x, y, c=np.arange(len(x)), cmap="viridis", s=max(2.0, 14.0 - len(x) / 100), linewidths=0, zorder=2)
+    axis.set(aspect="equal", xlabel=f"x ({unit})", ylabel=f"y ({unit})")
+    axis.invert_yaxis()
+    axis.grid(alpha=0.3, linewidth=0.5)
+
+
 def _probe(axis: Any, judgement: Judgement) -> None:
     result = judgement.result
     powers, size = mode_powers(result), result.probe.shape[-1]
@@ -130,7 +143,7 @@ def _probe(axis: Any, judgement: Judgement) -> None:
         mode = np.abs(result.probe[k])
         canvas[row * size : (row + 1) * size, column * size : (column + 1) * size] = mode / mode.max()
         axis.text((column + 0.04) * size, (row + 0.05) * size, f"{powers[k]:.1%}", color="white", fontsize=9, va="top")
-    axis.set_facecolor("white")
+    axis.set_facecolor("none")
     axis.imshow(canvas, cmap="magma", vmin=0, vmax=1, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
@@ -207,7 +220,7 @@ def _crossing(axis: Any, x: float, text: str) -> None:
     axis.axvline(x, color=GREY, linewidth=0.8)
     side = -1 if x > 0.25 * axis.get_xlim()[1] else 1
     place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-    style: dict[str, Any] = {"fontsize": 8, "ha": "right" if side < 0 else "left", "va": "top", "color": "0.25"}
+    style: dict[str, Any] = {"fontsize": 8, "ha": "right" if side < 0 else "left", "va": "top", "color": GREY}
     axis.annotate(text, (x, 0.97), (3 * side, 0), rotation=90, **style, **place)
 
 

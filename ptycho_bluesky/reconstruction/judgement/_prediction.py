@@ -150,12 +150,12 @@ def _expected_error() -> tuple[FloatArray, FloatArray]:
 
 
 def compare_patterns(result: Reconstruction, dataset: PtychoDataset, most: int = 128) -> Patterns:
-    """Compare measured frames with those that the result explains.
+    """Compare measured frames, at most `most` of them, with those that the result explains.
 
     Raises
     ------
     ReconstructionError
-        When the result was not made from this dataset.
+        When the result was not made from this dataset, or none of the frames can be used.
     """
     check_same_measurement(result, dataset)
     good = np.ones(dataset.frame_shape, bool) if dataset.mask is None else ~dataset.mask

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from ptycho_bluesky.errors import FormatError
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 from ptycho_bluesky.reconstruction.judgement._frc import RingCorrelation
 from ptycho_bluesky.reconstruction.judgement._halves import HalfDataResult
+from ptycho_bluesky.reconstruction.judgement._page import DARK, Picture, html_page
 from ptycho_bluesky.reconstruction.judgement._panels import Panel, panels_of
 from ptycho_bluesky.reconstruction.judgement._uncertainty import Uncertainty
 from ptycho_bluesky.reconstruction.judgement._verdict import Judgement, judge, length_text
@@ -23,25 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["report_figure", "write_report"]
 
+Rows = Sequence[tuple[str, str]]
+
 WIDTH = 15.0
 """Of the page, inches; it prints on A4 or Letter, landscape."""
 
 GREEN, AMBER = "#1b7f4b", "#b35c00"
-
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.35rem; margin: 0; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
-.verdict { border-left: 6px solid; padding: .5rem 1rem; margin: 1rem 0; background: #f7f7f7; }
-.verdict strong { font-size: 1.15rem; } ul { margin: .4rem 0; padding-left: 1.2rem; }
-.good { color: #1b7f4b; } .look { color: #b35c00; } .verdict li { color: #222; }
-.verdict li.look { font-weight: 600; color: #b35c00; }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(270px, 1fr)); gap: 12px; }
-.panels img { width: 100%; } .tables { display: grid; grid-template-columns: 1fr 1fr; gap: 24px; }
-table { border-collapse: collapse; width: 100%; } td { padding: .2rem .5rem; border-bottom: 1px solid #ddd; }
-td:first-child { color: #555; white-space: nowrap; } td:last-child { overflow-wrap: anywhere; }
-@media print { body { margin: 0; font-size: 11px; max-width: none; } .panels { grid-template-columns: repeat(4, 1fr); }}
-@media (max-width: 700px) { .tables { grid-template-columns: 1fr; } }
-"""
 
 
 def report_figure(
@@ -62,6 +49,7 @@ def write_report(
     uncertainty: Uncertainty | None = None,
     frc: RingCorrelation | HalfDataResult | None = None,
     title: str = "",
+    sections: Sequence[tuple[str, Rows]] = (),
 ) -> Judgement:
     """Write a report of one page.
 
@@ -79,6 +67,8 @@ def write_report(
         Half data sets, or a correlation with another result: adds curve and resolution.
     title:
         None given: name of the data and engine.
+    sections:
+        More tables for the page, in HTML alone: (name, rows of label and value).
 
     Returns
     -------
@@ -100,7 +90,7 @@ def write_report(
     if path.suffix.lower() == ".png":
         content = _png(_figure(judgement, title), 110)
     else:
-        content = _page(judgement, title).encode()
+        content = _page(judgement, title, sections).encode()
     try:
         path.write_bytes(content)
     except OSError as error:
@@ -151,13 +141,15 @@ def _origin(result: Reconstruction) -> list[tuple[str, str]]:
             continue
         if isinstance(value, dict):
             value = ", ".join(f"{name} {item}" for name, item in value.items() if item is not None)
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            value = "; ".join(value)
         rows.append((key.replace("_", " "), value if isinstance(value, str) else json.dumps(value)))
     return rows
 
 
 def _png(figure: Figure, dpi: int) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
@@ -224,28 +216,18 @@ def _table(axis: Any, title: str, lines: list[tuple[str, str]], height: float) -
         axis.text(0.28, y, value, fontsize=8.5, **style)
 
 
-def _page(judgement: Judgement, title: str) -> str:
-    from matplotlib.figure import Figure  # as above
+def _page(judgement: Judgement, title: str, sections: Sequence[tuple[str, Rows]]) -> str:
+    import matplotlib.figure  # as above
+
+    def drawn(panel: Panel) -> bytes:
+        figure = matplotlib.figure.Figure(figsize=(3.75, 3.2), layout="constrained")
+        _drawn(panel, figure.add_subplot(), judgement)
+        return _png(figure, 130)
 
     pictures = []
     for panel in panels_of(judgement):
-        figure = Figure(figsize=(3.75, 3.2), layout="constrained")
-        _drawn(panel, figure.add_subplot(), judgement)
-        data = base64.b64encode(_png(figure, 130)).decode()
-        pictures.append(f'<img alt="{html.escape(panel.title)}" src="data:image/png;base64,{data}">')
-    kind = "good" if judgement.good else "look"
-    findings = "".join(
-        f'<li class="{"good" if f.good else "look"}">{html.escape(f.text)}</li>' for f in judgement.findings
-    )
-    tables = "".join(
-        f"<div><h2>{name}</h2><table>"
-        + "".join(f"<tr><td>{html.escape(a)}</td><td>{html.escape(b)}</td></tr>" for a, b in rows)
-        + "</table></div>"
-        for name, rows in (("Numbers", _rows(judgement)), ("Origin", _origin(judgement.result)))
-    )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>"
-        f'<div class="verdict {kind}"><strong>{judgement.headline}</strong><ul>{findings}</ul></div>'
-        f'<div class="panels">{"".join(pictures)}</div><div class="tables">{tables}</div></body></html>\n'
-    )
+        light = drawn(panel)
+        with matplotlib.rc_context(DARK):
+            pictures.append(Picture(panel.title, light, drawn(panel)))
+    tables = [*sections, ("Numbers", _rows(judgement)), ("Origin", _origin(judgement.result))]
+    return html_page(title, judgement, pictures, tables)

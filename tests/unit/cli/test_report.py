@@ -1,9 +1,12 @@
 """``ptycho-bluesky report`` in this process, on a small simulated measurement."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -105,3 +108,55 @@ def test_too_few_frames_for_halves(files: tuple[Path, Path], tmp_path: Path) -> 
     write_reconstruction(tmp_path / "few.h5", replace(rec, positions=rec.positions[:20]))
     arguments = (tmp_path / "few.h5", "--data", tmp_path / "few.npz", "--halves", "-o", tmp_path / "page.html")
     refused(*arguments, kind=DatasetError, text="20 frames; half data sets need at least 32")
+
+
+def test_a_page_stands_by_itself_on_either_ground(files: tuple[Path, Path], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    report(files[1], "-o", page)
+    text = page.read_text("utf-8")
+    assert not re.search(r"https?://|<script|<link", text)
+    light, dark = text.count('src="data:image/png'), text.count('srcset="data:image/png')
+    assert light == dark >= 6
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_a_job_and_its_run(files: tuple[Path, Path], tmp_path: Path) -> None:
+    from ptycho_bluesky.dispatch import FileSource, JobSpec, Ledger
+
+    ledger = Ledger()
+    spec = JobSpec(source=FileSource(path=str(files[0])), engine="fast")
+    job, _ = ledger.create(spec)
+    page = tmp_path / "page.html"
+    refused(job.job_id, "-o", page, kind=FormatError, text="is queued.*no result to report on")
+    job.record("running")
+    shutil.copy(files[1], job.result_file)
+    job.record("done")
+    found = report(job.job_id[:6], "-o", page, "--no-halves")
+    text = page.read_text("utf-8")
+    assert f"<td>job</td><td>{job.job_id}</td>" in text
+    assert "<title>scan.npz</title>" in text
+    assert "r_noise" in found  # it was compared with what it was made from
+
+
+def test_neither_file_nor_job_nor_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptycho_bluesky.cli._report_page._run", lambda uid: None)
+    refused("abcdef12", "-o", tmp_path / "page.html", kind=FormatError, text="no job .*no run in the catalogue")
+
+
+def test_what_a_run_says_of_itself() -> None:
+    from ptycho_bluesky.cli._report_page import _run_rows
+
+    block = {
+        "frames_key": "f",
+        "position_keys": ["y", "x"],
+        "geometry": {"energy_kev": 8.8, "distance_m": 2.0, "detector_pixel_m": 75e-6},
+        "exposure_s": 0.05,
+    }
+    start = {"time": 0.0, "uid": "u-1", "plan_name": "ptycho_scan", "sample": "star", "ptychography": block}
+    run = SimpleNamespace(metadata={"start": start, "stop": {"time": 7.5, "exit_status": "abort", "reason": "tired"}})
+    rows = dict(_run_rows(run))
+    assert rows["lasted"] == "7.5 s"
+    assert (rows["ended"], rows["sample"], rows["run"]) == ("abort tired", "star", "u-1")
+    assert (rows["photon energy"], rows["exposure"]) == ("8.8 keV", "50 ms a frame")
+    start["ptychography"] = {"nonsense": 1}
+    assert "photon energy" not in dict(_run_rows(SimpleNamespace(metadata={"start": start, "stop": None})))
