@@ -284,7 +284,7 @@ class Feed:
         keys = list(self._image.pending)[: max(1, int(room / each))]
         places, pixels = encode_tiles([self._image.pending.pop(key) for key in keys], layers)
         slow = self._bytes_per_second < SLOW
-        buffers = [zlib.compress(p.tobytes(), 1) for p in pixels] if slow else pixels
+        buffers: list[Any] = [zlib.compress(p.tobytes(), 1) for p in pixels] if slow else list(pixels)
         header = {"t": "tiles", "layers": layers, "places": places, "frames": changes.frames, "deflate": slow}
         size = sum(memoryview(b).nbytes for b in buffers)
         self._post(header, buffers, size if size >= SMALLEST or self._image.pending else 0)  # others: nothing to learn

@@ -171,7 +171,7 @@ class SimulatedSource:
         return FrameNews(pixels, mask, self._done - 1)
 
     def path(self) -> npt.NDArray[np.floating[Any]]:
-        """Return the planned positions, metres."""
+        """Return the planned positions (N, 2), metres."""
         return (self._corners + PATCH / 2) * self.pixel_size
 
     def picture(self, job_id: str) -> Picture | None:
@@ -211,7 +211,7 @@ class SimulatedSource:
     # actions ----------------------------------------------------------------------------------------------------------
 
     def act(self, action: Action, job_id: str = "") -> str:
-        """Do as a button says.
+        """Do the `action` of a button, and return in words what was done; `job_id` is that of a job to cancel.
 
         Raises
         ------

@@ -138,7 +138,7 @@ class DashboardSource(Protocol):
         """Return what a job has of the sample now: half way, or its result."""
 
     def act(self, action: Action, job_id: str = "") -> str:
-        """Do as a button says, and return in plain words what was done; `job_id` belongs to ``cancel_job``.
+        """Do the `action` of a button, and return in plain words what was done; `job_id` belongs to ``cancel_job``.
 
         ``pause`` waits for the next checkpoint, ``abort`` drops the rest and marks the run so, ``stop_and_keep`` ends
         the scan here as a good one, ``dispatch`` sends the run (what there is of it) to be reconstructed.

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 from bluesky import RunEngine
 from bluesky.plans import count
 from bluesky.utils import RunEngineInterrupted
@@ -65,3 +66,41 @@ class EngineSource(SimulatedSource):
 def notes(log: Path) -> list[dict[str, Any]]:
     """Return what a source has noted so far."""
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+class Costs:
+    """Processor time that a dashboard takes in its kernel, written to a file once a second, for benchmarks."""
+
+    def __init__(self, dashboard: Any, file: str) -> None:
+        self.seconds = dict.fromkeys(("thread", "source", "hear"), 0.0)
+        self.dashboard, self.file, self.events = dashboard, Path(file), 0
+        dashboard.source.RE.subscribe(self._event, "event")
+        self._time(dashboard, "_turn", "thread")
+        self._time(dashboard.feed, "hear", "hear")
+        for name in ("snapshot", "image", "frame", "path"):
+            self._time(dashboard.source, name, "source")
+        threading.Thread(target=self._tell, daemon=True).start()
+
+    def _event(self, _name: str, _doc: dict[str, Any]) -> None:
+        self.events += 1
+
+    def _time(self, owner: Any, name: str, entry: str) -> None:
+        call = getattr(owner, name)
+
+        def timed(*arguments: Any) -> Any:
+            begin = time.thread_time()
+            try:
+                return call(*arguments)
+            finally:
+                self.seconds[entry] += time.thread_time() - begin
+
+        setattr(owner, name, timed)
+
+    def _tell(self) -> None:
+        while True:
+            own = psutil.Process()
+            told = {"events": self.events, "messages": self.dashboard.feed._number, "rss": own.memory_info().rss}
+            part = self.file.with_suffix(".tmp")
+            part.write_text(json.dumps({**self.seconds, **told}))
+            part.replace(self.file)
+            time.sleep(1)
