@@ -71,7 +71,10 @@ def metadata_from(given: PtychographyMetadata | Mapping[str, Any]) -> Ptychograp
 
 
 def device_positions(pattern: ScanPattern, metadata: PtychographyMetadata) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return (N, 2) what the y and x devices are set to: signs applied, in their unit; pixels stay pixels."""
+    """Return (N, 2) what the y and x devices are set to for a pattern, in their unit; pixels stay pixels.
+
+    `metadata` tell that unit, and the signs to apply.
+    """
     unit = POSITION_UNITS_M.get(metadata.position_unit, 1.0)
     return np.asarray(pattern.positions * np.asarray(metadata.axis_signs) / unit)
 

@@ -105,7 +105,13 @@ class DryRun:
         return f"<DryRun of {len(self.scans)} runs, {len(self)} frames, {self.messages} messages>"
 
     def draw(self) -> Any:
-        """Return a ``matplotlib`` figure: the way of the probe, and how many frames see each place of the sample."""
+        """Return a ``matplotlib`` figure: the way of the probe, and how many frames see each place of the sample.
+
+        Raises
+        ------
+        PlanError
+            When the plan measures no frame.
+        """
         from matplotlib.figure import Figure
 
         if not len(self):

@@ -138,7 +138,7 @@ def flying(
 
 
 def fly_path(pattern: ScanPattern, metadata: PtychographyMetadata) -> FlyPath:
-    """Return what the flyer is told: a pattern in the unit and sense of its axes, at the exposure and pace given."""
+    """Return what the flyer is told: a pattern in its axes' unit and sense, exposure and period from the metadata."""
     exposure = metadata.exposure_s or 0.0
     return FlyPath(device_positions(pattern, metadata), exposure, metadata.period_s or exposure, pattern.lines)
 

@@ -112,7 +112,7 @@ class SessionError(PtychoError):
 
 
 def report(title: str, faults: Sequence[str]) -> str:
-    """Join several faults into one text, so that all can be mended in one go.
+    """Join several faults into one text under a `title`, so that all can be mended in one go.
 
     >>> print(report("scan refused", ["energy is missing", "x leaves its limits"]))
     scan refused (2 faults): energy is missing; x leaves its limits

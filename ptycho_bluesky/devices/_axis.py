@@ -40,6 +40,15 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
     ``distance / velocity + settling_time``, divided by `speedup` (1 is real time, 1e6 takes no time at all); nothing
     polls while it lasts. All three are signals, recorded with every run.
 
+    Parameters
+    ----------
+    egu:
+        Unit of the position.
+    limits:
+        Lowest and highest allowed setpoint, in this unit.
+    precision:
+        Decimals to show.
+
     Attributes
     ----------
     errors:
@@ -120,7 +129,13 @@ class SimulatedAxis(Device, PositionerBase):  # type: ignore[misc]
         return {"fields": [self.name]}
 
     def reset(self, position: float) -> None:
-        """Declare that the axis stands at `position`, without a move."""
+        """Declare that the axis stands at `position`, without a move.
+
+        Raises
+        ------
+        DeviceError
+            When it moves.
+        """
         with self._state:
             if self._status is not None:
                 raise DeviceError(f"{self.name} moves; stop it before its position is declared")

@@ -31,6 +31,11 @@ class FrameDetector(FlyingDetector, Device):  # type: ignore[misc]
 
     Data keys: ``detector_image`` (H, W), inline in events, and ``detector_total``, the sum of its counts. A class
     below says what a frame is (:meth:`expose`) and when a trigger ends (:meth:`ends_at`).
+
+    Parameters
+    ----------
+    frame_shape, dtype:
+        (H, W) of a frame, and the type of a pixel.
     """
 
     image = Component(FrameSignal, kind="normal")

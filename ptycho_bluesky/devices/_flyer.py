@@ -168,7 +168,13 @@ class SimulatedFlyer(Device):  # type: ignore[misc]
         return ready
 
     def kickoff(self) -> DeviceStatus:
-        """Start to fly; the status is done at once, the axes run up."""
+        """Start to fly; the status is done at once, the axes run up.
+
+        Raises
+        ------
+        DeviceError
+            When no path has been prepared since the last flight.
+        """
         if self._flight is None or self._flight.flying or self._flight.taken:
             raise DeviceError(f"{self.name} was kicked off, but not prepared; prepare it with a path first")
         self._flight.start()

@@ -39,7 +39,7 @@ class AxisErrors:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return what the encoder captures and where the sample really is, both (N,), in a flight over `planned` (N,).
 
-        As in single moves, but for backlash, which steady motion does not show.
+        As in single moves, but for backlash, which steady motion does not show; random numbers come from `rng`.
         """
         missed, hidden, noise, step = rng.normal(size=(4, len(planned)))
         there = planned + self.repeatability * missed

@@ -80,7 +80,10 @@ class SimulatedShutter(Device):  # type: ignore[misc]
 def monochromator(
     energy_kev: float, limits_kev: tuple[float, float], speedup: float = 1.0, name: str = "energy"
 ) -> SimulatedAxis:
-    """Return an axis in keV, its readback the data key ``energy``; it moves at 0.1 keV/s and settles for 0.2 s."""
+    """Return an axis in keV, its readback the data key ``energy``; it moves at 0.1 keV/s and settles for 0.2 s.
+
+    It begins at `energy_kev` and stays within `limits_kev`; a move takes less time by the factor `speedup`.
+    """
     axis = SimulatedAxis(name=name, egu="keV", limits=limits_kev, precision=6)
     axis.velocity.put(0.1)
     axis.settling_time.put(0.2)

@@ -121,7 +121,13 @@ class StreamFile:
         self._documents = StreamDocuments(path, self.datasets)
 
     def append(self, rows: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write the same number of rows to every dataset, and only then count them."""
+        """Write the same number of rows to every dataset, arrays (n, ...) by key, and only then count them.
+
+        Raises
+        ------
+        DeviceError
+            When a key is missing or foreign, the numbers of rows differ, or the disk refuses them.
+        """
         counts = {len(values) for values in rows.values()}
         if rows.keys() != self._sets.keys() or len(counts) != 1:
             raise DeviceError(f"{self.path.name} was given rows of {sorted(rows)}; it has {sorted(self._sets)}")

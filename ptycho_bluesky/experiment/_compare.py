@@ -11,7 +11,7 @@ FloatImage = npt.NDArray[np.floating]
 
 
 def phase_contrast(phase: FloatImage) -> float:
-    """Return p99 - p1 of a phase image in radians; NaN pixels (not scanned) do not count."""
+    """Return p99 - p1 of a phase image (Y, X) in radians; NaN pixels (not scanned) do not count."""
     inside = phase[np.isfinite(phase)]
     if inside.size == 0:
         return 0.0
@@ -122,7 +122,10 @@ def _moved(inside: npt.NDArray[np.bool_], shift: tuple[float, float]) -> npt.NDA
 
 
 def phase_correlation(phase: FloatImage, reference: FloatImage, max_shift_px: float = 8.0) -> float:
-    """Return Pearson's correlation of two phase images inside their common field, aligned by :func:`align_phase`."""
+    """Return Pearson's correlation of two phase images inside their common field; 0 where one of them is flat.
+
+    They are aligned first; parameters and errors are those of :func:`align_phase`.
+    """
     a, b, _ = align_phase(phase, reference, max_shift_px)
     inside = np.isfinite(a)
     if a[inside].std() == 0 or b[inside].std() == 0:

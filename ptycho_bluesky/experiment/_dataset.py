@@ -179,7 +179,7 @@ class PtychoDataset:
         return ObjectGrid((height, width), corners, (float(first[0]), float(first[1])), pixel)
 
     def subset(self, index: slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> PtychoDataset:
-        """Return the dataset of some of the frames, in memory."""
+        """Return the dataset of some frames, in memory; `index`: slice, numbers (n,), or (N,) True = wanted."""
         chosen = np.arange(len(self))[index]
         first, last = (int(chosen.min()), int(chosen.max())) if len(chosen) else (0, -1)
         frames = np.asarray(self.frames[slice(first, last + 1)])

@@ -70,7 +70,13 @@ class DetectorModel(BaseModel):
     def measure(self, expected: npt.ArrayLike, rng: np.random.Generator) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return counts (..., H, W), of :attr:`dtype`, for `expected` photons (..., H, W).
 
-        Beamstop, gaps and bad pixels stand in the detector's own orientation; give frames as it sees them.
+        Beamstop, gaps and bad pixels stand in the detector's own orientation; give frames as it sees them. The photons'
+        statistics come from `rng`.
+
+        Raises
+        ------
+        DatasetError
+            When `expected` has less than two axes, or is negative, not finite or above 9e18.
         """
         mean = np.asarray(expected, dtype=np.float64)
         if mean.ndim < 2:

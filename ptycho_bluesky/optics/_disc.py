@@ -109,6 +109,11 @@ def probe_diameter_m(probe: ComplexArray, pixel_size_m: float, fraction: float =
         Object pixel, metres; 1 for a result in pixels.
     fraction:
         Share of the intensity inside, above 0 and below 1.
+
+    Raises
+    ------
+    DatasetError
+        When `fraction` is out of these, or the probe's intensity is not finite and above 0.
     """
     if not 0 < fraction < 1:
         raise DatasetError(f"probe_diameter_m: fraction is {fraction}; allowed is above 0 and below 1")

@@ -45,7 +45,7 @@ def _ramp(shift: npt.NDArray[np.float64], shape: tuple[int, ...]) -> ComplexArra
 def object_patches(
     obj: npt.NDArray[np.complex64], corners: npt.NDArray[np.integer[Any]], shape: tuple[int, int]
 ) -> ComplexArray:
-    """Return (N, H, W), a copy of the object's patches at whole-pixel `corners` (N, 2)."""
+    """Return (N, H, W), a copy of the object's patches of `shape` (H, W) at whole-pixel `corners` (N, 2)."""
     windows = np.lib.stride_tricks.sliding_window_view(obj, shape)
     return np.asarray(windows[corners[:, 0], corners[:, 1]])
 

@@ -29,6 +29,11 @@ def transmission(thickness: npt.NDArray[np.floating], phase_rad: float, absorpti
         Phase by which full thickness advances the wave, radians.
     absorption:
         Share of the amplitude lost in full thickness, 0 to below 1.
+
+    Raises
+    ------
+    DatasetError
+        When `absorption` is out of these, or `phase_rad` not finite.
     """
     if not (0 <= absorption < 1 and np.isfinite(phase_rad)):
         raise DatasetError(
@@ -61,7 +66,7 @@ def power_law_field(
 ) -> npt.NDArray[np.float32]:
     """Return a (Y, X) float32 random field, mean 0 and deviation 1, with amplitudes ``q**-exponent``, q in 1/pixels.
 
-    The spectrum is flat for structures longer than `longest_px`.
+    The spectrum is flat for structures longer than `longest_px`; `shape` is (Y, X), the phases come from `rng`.
     """
     fy, fx = scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.rfftfreq(shape[1])[None]
     amplitude = ((fy**2 + fx**2 + 1 / longest_px**2) ** (-exponent / 2)).astype(np.float32)

@@ -92,6 +92,11 @@ class NearField:
         Effective distance, metres (``Geometry.effective_distance_m``); negative goes upstream.
     method:
         ``"fresnel"`` or ``"angular-spectrum"``; the two differ where ``wavelength / (2 pixel)`` is no small angle.
+
+    Raises
+    ------
+    DatasetError
+        When pixel or wavelength is not above 0, or the distance is not finite.
     """
 
     reciprocal = False

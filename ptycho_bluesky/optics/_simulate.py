@@ -27,7 +27,7 @@ def object_corners(
     """Return the (N, 2) patch corners, object pixels, of a probe whose centre is at `positions_m` (N, 2).
 
     Position (0, 0) is the middle of the object, its pixel ``[Y // 2, X // 2]``; the probe's centre is its pixel
-    ``[H // 2, W // 2]``.
+    ``[H // 2, W // 2]``, with H = W = `frame_size`.
     """
     middle = np.array([object_shape[0] // 2, object_shape[1] // 2])
     return np.asarray(np.asarray(positions_m, np.float64) / pixel_size_m + middle - frame_size // 2)

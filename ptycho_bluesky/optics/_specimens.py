@@ -47,6 +47,11 @@ def siemens_star(
         Of the metal.
     seed:
         Of the roughness and of the star's rotation.
+
+    Raises
+    ------
+    DatasetError
+        When a side is below 16 pixels, a value that must be above 0 is not, or the radii are not in order.
     """
     checked_shape("siemens_star", shape, spokes=spokes, rings=rings, inner_radius=inner_radius)
     side, rng = min(shape), np.random.default_rng(seed)

@@ -35,7 +35,7 @@ class PositionErrors(BaseModel):
         return np.asarray(index * np.asarray(self.drift_m_per_frame) + jitter)
 
     def true_position(self, recorded_m: npt.ArrayLike, index: int) -> npt.NDArray[np.float64]:
-        """Return where the probe (2,) really is at frame `index`, metres."""
+        """Return where the probe (2,) really is at frame `index` that is recorded at `recorded_m` (2,); both metres."""
         return np.asarray(np.asarray(recorded_m, np.float64) * self.scale + self.offset_m(index))
 
     def true_positions(self, recorded_m: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -30,7 +30,7 @@ class SliceReader:
         self._files: dict[str, Any] = {}
 
     def read(self, wanted: FileSlice) -> npt.NDArray[Any]:
-        """Return the rows, waiting for the writer where they are not there yet.
+        """Return the rows (n, ...), waiting for the writer where they are not there yet.
 
         Raises
         ------

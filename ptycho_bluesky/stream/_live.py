@@ -149,7 +149,7 @@ class LiveView:
         return LiveStatus(**{key: value[key] for key in _STATUS_FIELDS if key in value})
 
     def image(self) -> LiveImage | None:
-        """Return a copy of the current image; None before the first."""
+        """Return a copy of the current image, its arrays (Y, X); None before the first."""
         slots = self._slots()
         return None if slots is None else slots.image()
 

@@ -136,7 +136,19 @@ class FrameRing:
     # producer ---------------------------------------------------------------------------------------------------------
 
     def put(self, frame: npt.NDArray[Any], index: int, y: float, x: float, when: float | None = None) -> bool:
-        """Copy a frame (H, W) of numbers into the ring; return False, and count it, where it does not fit."""
+        """Copy a frame (H, W) of numbers into the ring; return False, and count it, where it does not fit.
+
+        Parameters
+        ----------
+        frame:
+            (H, W) counts.
+        index:
+            Number of the frame in its run.
+        y, x:
+            Where it was measured, in the unit that reader and writer agree on; NaN where not known.
+        when:
+            Seconds since 1970 when it came; None for now.
+        """
         head = (Kind.FRAME, 0, index, y, x, time.time() if when is None else when, frame.dtype.str.encode())
         done = self._write(head, frame.shape[0], frame.shape[1], frame, self._reserve)
         if not done:

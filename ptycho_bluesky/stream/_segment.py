@@ -105,7 +105,7 @@ def _locked(fd: int, path: Path) -> bool:
 
 
 class Segment:
-    """A named piece of shared memory; make one with :meth:`create` or :meth:`attach`.
+    """A named piece of shared memory; make one with :meth:`create` or :meth:`attach`, which open the file (`fd`).
 
     Attributes
     ----------

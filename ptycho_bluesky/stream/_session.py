@@ -118,7 +118,7 @@ class LiveSession:
     # what is handed over ----------------------------------------------------------------------------------------------
 
     def begin(self, uid: str, ptychography: dict[str, Any], **more: Any) -> None:
-        """Begin a run, whose metadata are the block `ptychography`; `more`: ``expected``, ``extents``."""
+        """Begin the run `uid`, whose metadata are the block `ptychography`; `more`: ``expected``, ``extents``."""
         self._runs += 1
         self.run = {
             "type": "start",
@@ -138,7 +138,19 @@ class LiveSession:
         self.send({"type": "stop", "uid": self.run["uid"], "dropped": dropped, "exit_status": exit_status})
 
     def put(self, pixels: npt.NDArray[Any], index: int, y: float, x: float, when: float | None = None) -> bool:
-        """Hand a frame over; False, and it counts as dropped, where it does not fit into the ring."""
+        """Hand a frame over; False, and it counts as dropped, where it does not fit into the ring.
+
+        Parameters
+        ----------
+        pixels:
+            (H, W) counts, as the detector delivers them.
+        index:
+            Number of the frame in its run, from 0.
+        y, x:
+            Position as the devices give it, in the ``position_unit`` of the run's metadata.
+        when:
+            Seconds since 1970 when it came, from which its latency counts; None for now.
+        """
         with self._lock:
             if self._unsent and not self._flush_locked():
                 self.ring.count_drop()
@@ -217,12 +229,12 @@ class LiveSession:
             time.sleep(0.02)
 
     def wait_result(self, uid: str, timeout_s: float) -> dict[str, Any]:
-        """Return the final statistics of a run, once everything that was handed over is in the mosaic.
+        """Return the final statistics of the run `uid`, once everything that was handed over is in the mosaic.
 
         Raises
         ------
         InferenceError
-            When it is not finished in time.
+            When it is not finished in `timeout_s` seconds.
         """
         path, end = self.folder / f"{uid}.json", time.monotonic() + timeout_s
         while not path.exists():

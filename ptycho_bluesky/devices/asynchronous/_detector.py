@@ -153,7 +153,17 @@ class AsyncDetector(StandardDetector):  # type: ignore[misc]
         return self.detector.image
 
     def expose_along(self, places: npt.NDArray[np.float64], exposure_s: float, seed: int) -> npt.NDArray[Any]:
-        """Return the frames of a flight; see :meth:`FlyingDetector.expose_along`."""
+        """Return the frames (N, H, W) of a flight.
+
+        Parameters
+        ----------
+        places:
+            (N, S, 2), S places (row, column) during each exposure, in the stage's unit.
+        exposure_s:
+            Of each frame, seconds.
+        seed:
+            Chooses the photons' statistics.
+        """
         return self.detector.expose_along(places, exposure_s, seed)
 
     def take(self, frames: npt.NDArray[Any]) -> None:

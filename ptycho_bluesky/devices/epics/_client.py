@@ -61,7 +61,7 @@ def connect_devices(*devices: Any, timeout_s: float = CONNECT_S) -> None:
     Raises
     ------
     DeviceError
-        Naming every process variable that did not answer.
+        Naming every process variable that did not answer within `timeout_s` seconds.
     """
     missing: list[str] = []
     deadline = time.monotonic() + timeout_s

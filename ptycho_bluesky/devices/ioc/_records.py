@@ -61,7 +61,13 @@ class Record:
             await self.on_put(value)
 
     def convert(self, value: Any) -> Any:
-        """Return `value` in this variable's type."""
+        """Return `value` in this variable's type.
+
+        Raises
+        ------
+        DeviceError
+            When it cannot be one, or is none of the choices.
+        """
         if self.choices:
             return self._choice(value)
         try:
@@ -94,7 +100,7 @@ class Records:
         return len(self._records)
 
     def add(self, name: str, value: Any, **options: Any) -> Record:
-        """Add a variable; a bool becomes the choice Off, On."""
+        """Add a variable with its first `value` (a bool: the choice Off, On); `options` are fields of its Record."""
         if isinstance(value, bool):
             value, options = int(value), {"choices": ON_OFF, **options}
         record = Record(self.prefix + name, value, **options)
@@ -102,16 +108,19 @@ class Records:
         return record
 
     def read_only(self, name: str, value: Any, **options: Any) -> Record:
-        """Add a variable that clients cannot write."""
+        """Add a variable that clients cannot write; parameters as for :meth:`Records.add`."""
         return self.add(name, value, writable=False, **options)
 
     def pair(self, name: str, value: Any, **options: Any) -> Record:
-        """Add a variable and its read-back, ``NAME_RBV``, as areaDetector has them; return the first."""
+        """Add a variable and its read-back, ``NAME_RBV``, as areaDetector has them; return the first.
+
+        Parameters as for :meth:`Records.add`; what a put does (``on_put``) is the first one's alone.
+        """
         record = self.add(name, value, **options)
         shown = {key: option for key, option in options.items() if key != "on_put"}
         record.watchers.append(self.read_only(name + "_RBV", value, **shown).post)
         return record
 
     def image(self, name: str, frame: npt.NDArray[Any]) -> Record:
-        """Add an image, served by PV Access as NTNDArray."""
+        """Add an image (H, W), served by PV Access as NTNDArray."""
         return self.read_only(name, np.asarray(frame))

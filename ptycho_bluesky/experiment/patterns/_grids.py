@@ -26,10 +26,10 @@ def _grid(name: str, height_m: float, width_m: float, step_m: float, snaking: bo
 
 
 def raster(height_m: float, width_m: float, step_m: float) -> ScanPattern:
-    """Return rows from left to right, top to bottom, centred on 0; all arguments in metres."""
+    """Return rows from left to right, top to bottom, centred on 0; height, width and step in metres."""
     return _grid("raster", height_m, width_m, step_m, snaking=False)
 
 
 def snake(height_m: float, width_m: float, step_m: float) -> ScanPattern:
-    """Return a raster whose every second row runs backwards: no long way back; all arguments in metres."""
+    """Return a raster whose every second row runs backwards, no long way back; height, width and step in metres."""
     return _grid("snake", height_m, width_m, step_m, snaking=True)

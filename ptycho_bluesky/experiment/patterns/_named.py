@@ -66,7 +66,11 @@ def pattern_named(name: Any, parameters: Mapping[str, Any]) -> ScanPattern:
 
 
 def pattern_again(name: str, parameters: Mapping[str, Any], num_points: int) -> ScanPattern | None:
-    """Return the pattern that a run's metadata tell, None where they do not tell all of it."""
+    """Return the pattern that a run's metadata tell, None where they do not tell all of it.
+
+    `name` and `parameters` are those of a :class:`ScanPattern`; `num_points` is the number of positions that it must
+    have.
+    """
     listed = parameters.get("positions_m")
     try:
         pattern = from_positions(listed, name) if listed else pattern_named(name, parameters)

@@ -161,7 +161,10 @@ class ScanPattern:
         return max(0.0, 1.0 - self.step_m() / probe_diameter_m)
 
     def fluence_photons_m2(self, photons_per_frame: float, probe_diameter_m: float) -> float:
-        """Return the photons per square metre that the scanned field receives, all frames together."""
+        """Return the photons per square metre that the scanned field receives, all frames together.
+
+        The field is that of the positions, wider by `probe_diameter_m` metres.
+        """
         positive(probe_diameter_m=probe_diameter_m)
         height, width = (side + probe_diameter_m for side in self.extent_m)
         return photons_per_frame * len(self) / (height * width)

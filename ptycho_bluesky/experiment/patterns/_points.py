@@ -19,7 +19,12 @@ def from_positions(positions_m: npt.ArrayLike, name: str = "list") -> ScanPatter
 def jittered(pattern: ScanPattern, sigma_m: float, seed: int = 0) -> ScanPattern:
     """Return `pattern` with normally distributed offsets of `sigma_m` metres, which break a raster's symmetry.
 
-    It has no fly lines any more.
+    It has no fly lines any more; `seed` chooses the offsets.
+
+    Raises
+    ------
+    PlanError
+        When `sigma_m` is negative or not finite.
     """
     if not 0 <= sigma_m < float("inf"):
         raise PlanError(f"jitter is {sigma_m} m; it must be finite and not negative")

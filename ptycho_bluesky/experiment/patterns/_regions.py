@@ -44,6 +44,8 @@ def inside(positions_m: npt.ArrayLike, vertices_m: npt.ArrayLike) -> npt.NDArray
 def within(pattern: ScanPattern, vertices_m: npt.ArrayLike) -> ScanPattern:
     """Return the positions of `pattern` that lie in a polygon, in their order; a line that leaves it becomes two.
 
+    `vertices_m` are its corners, (K, 2) = (y, x) in metres.
+
     Raises
     ------
     PlanError

@@ -52,7 +52,10 @@ class ChangingImages:
         self.stale |= {(row, column) for row in span[0] for column in span[1]}
 
     def write(self, images: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Write the pieces that changed; those not written by the time of an error are written the next time."""
+        """Write the pieces that changed, of images (Y, X) by their names.
+
+        Those not written by the time of an error are written the next time.
+        """
         for piece in sorted(self.stale):
             rows, columns = (slice(k * PIECE, (k + 1) * PIECE) for k in piece)
             for name, array in self._arrays.items():

@@ -63,7 +63,7 @@ class _Worker:
 
 
 def serve(session: str, uris: Sequence[str], wait: Callable[[], object]) -> None:
-    """Show the live image of a session in all outputs until `wait` returns; then the last image once more."""
+    """Show a session's live image in the outputs `uris` until `wait` returns; then the last image once more."""
     notes, states = SideNotes(session, "outputs"), dict.fromkeys(uris, "starting")
     lock, closing = threading.Lock(), threading.Event()
 

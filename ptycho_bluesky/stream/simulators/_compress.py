@@ -18,7 +18,15 @@ Compression = Literal["none", "bslz4", "lz4", "blosc"]
 
 
 def compress(pixels: npt.NDArray[Any], compression: Compression) -> bytes:
-    """Return a frame (H, W) as the detector sends it: bslz4 with the HDF5 filter's header, lz4 as one bare block."""
+    """Return a frame as the detector sends it.
+
+    Parameters
+    ----------
+    pixels:
+        (H, W) counts.
+    compression:
+        ``bslz4`` and ``blosc`` as a chunk of HDF5, with the filter's header; ``lz4`` as one bare block; ``none`` as it is.
+    """
     if compression == "none":
         return pixels.tobytes()
     if compression == "lz4":

@@ -148,6 +148,11 @@ def run_simulator(
         (K, 2) positions (y, x) of the patterns, for transports that send them along.
     should_stop:
         Asked at least five times a second.
+
+    Raises
+    ------
+    SourceError
+        When the patterns are no such array, or one of the faults cannot be shown by this transport.
     """
     if patterns.ndim != 3 or not patterns.size:
         raise SourceError(f"the patterns have shape {patterns.shape}; give (N, H, W)")

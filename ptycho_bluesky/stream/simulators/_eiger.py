@@ -71,7 +71,7 @@ class EigerTransmitter:
         self._wait_s = LINGER_MS / 1000  # for room; a tenth of a second once nobody has taken a message
 
     def begin(self, series: int, first: Exposure) -> None:
-        """Send the header of a series."""
+        """Send the header of a series whose frames look like `first`."""
         self._series, self._armed = series + 1, first.time
         rows, columns = first.pixels.shape
         if self._cbor is None:

@@ -33,6 +33,11 @@ class Hdf5Transmitter:
         File to make or to replace.
     compression:
         Of the frames: ``none``, ``bslz4`` or ``blosc``.
+
+    Raises
+    ------
+    SourceError
+        When it is ``lz4``, which HDF5 files do not have here.
     """
 
     def __init__(self, path: Path, compression: Compression = "bslz4") -> None:
@@ -44,7 +49,7 @@ class Hdf5Transmitter:
         self._flushed = 0.0
 
     def begin(self, series: int, first: Exposure) -> None:
-        """Make the file under another name, then put it in its place."""
+        """Make the file of a series whose frames look like `first`: under another name, then put in its place."""
         self.close()
         self._shape, self._dtype = first.pixels.shape, first.pixels.dtype
         fresh = self._path.with_name(self._path.name + ".new")
@@ -63,7 +68,13 @@ class Hdf5Transmitter:
         fresh.replace(self._path)
 
     def send(self, exposure: Exposure) -> bool:
-        """Append a frame."""
+        """Append a frame.
+
+        Raises
+        ------
+        SourceError
+            When its shape or dtype is another than that of the first.
+        """
         if (exposure.pixels.shape, exposure.pixels.dtype) != (self._shape, self._dtype):
             raise SourceError("a stack in HDF5 has one shape and one dtype; these faults are for the other transports")
         row = len(self._frames)

@@ -45,7 +45,7 @@ class PvaTransmitter:
         self._made: dict[tuple[int, int], Any] = {}
 
     def begin(self, series: int, first: Exposure) -> None:
-        """Bring a server up, its record still empty."""
+        """Bring a server up, its record still empty, whatever `series` it is and what `first` looks like."""
         self.close()
         self._server = self._pva.PvaServer()
         self._server.addRecord(self._pv, self._pva.NtNdArray())

@@ -34,11 +34,17 @@ class RingTransmitter:
         self._patience_s = patience_s
 
     def begin(self, series: int, first: Exposure) -> None:
-        """Put the start of a run."""
+        """Put the start of a run, with the number of the `series`; of the `first` frame nothing need be told."""
         self._message({"type": "start", "series": series})
 
     def send(self, exposure: Exposure) -> bool:
-        """Put a frame; False where there is no room for it."""
+        """Put a frame; False where there is no room for it.
+
+        Raises
+        ------
+        SourceError
+            When it is to be corrupted, which nobody would see.
+        """
         if exposure.corrupt:
             raise SourceError("frames in a ring are not compressed and cannot be corrupted visibly")
         y, x = exposure.position or (math.nan, math.nan)

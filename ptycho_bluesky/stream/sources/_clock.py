@@ -49,6 +49,11 @@ class ClockOffset:
         The offset where it is known (0 where both clocks are synchronised); None to estimate it.
     settle:
         Messages of either stream before an estimate is used; from then on it stays as it is.
+
+    Raises
+    ------
+    SourceError
+        When `seconds` is not finite, or `settle` below 1.
     """
 
     def __init__(self, seconds: float | None = 0.0, *, settle: int = 16) -> None:
@@ -67,7 +72,7 @@ class ClockOffset:
         self._decide()
 
     def samples(self, time: float, arrived: float) -> None:
-        """Take note of a message whose newest sample is stamped `time` by the stage."""
+        """Take note of a message, its newest sample stamped `time` by the stage, `arrived` by this machine's clock."""
         self._samples.add(arrived - time)
         self._decide()
 

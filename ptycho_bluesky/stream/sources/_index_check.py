@@ -78,7 +78,7 @@ class IndexCheck:
         self._lost_touch = True
 
     def accept(self, index: int, time: float = math.nan) -> bool:
-        """Count frame `index`; False where it was there before."""
+        """Count frame `index`, stamped `time` by the detector (NaN: not stamped); False where it was there before."""
         if self._first is None:
             self._first = self._next = index
         if index < self._next and self._begins_again(index, time, self._first):

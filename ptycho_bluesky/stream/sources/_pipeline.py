@@ -139,7 +139,7 @@ class DetectorPipeline:
         return np.asarray(used == top)
 
     def find_centre(self, frames: Sequence[npt.NDArray[Any]]) -> DetectorPipeline:
-        """Return a pipeline whose centre is that of the bright field in the mean of raw `frames`.
+        """Return a pipeline whose centre is that of the bright field in the mean of raw `frames` (H, W).
 
         Raises
         ------

@@ -45,6 +45,11 @@ class PositionJoin:
         Number of the frame that position 0 belongs to: 1 for areaDetector drivers that count from 1.
     waiting_frames:
         Frames kept for a position, at most; then the oldest is given up.
+
+    Raises
+    ------
+    SourceError
+        When one of these is out of its range.
     """
 
     def __init__(
@@ -88,7 +93,13 @@ class PositionJoin:
     # positions --------------------------------------------------------------------------------------------------------
 
     def positions(self, indices: npt.ArrayLike, yx: npt.ArrayLike) -> None:
-        """Take the positions `yx` (N, 2) of the frames `indices` (N,), in any order and in any unit."""
+        """Take the positions `yx` (N, 2) of the frames `indices` (N,), in any order and in any unit.
+
+        Raises
+        ------
+        SourceError
+            When frames are joined by time, or the shapes do not fit.
+        """
         if self.by != "index":
             raise SourceError("this join is by time: give position_samples(times, yx)")
         numbers, places = self._checked(indices, yx, "indices")
@@ -108,6 +119,11 @@ class PositionJoin:
             (N, 2), in any unit.
         arrived:
             Seconds since 1970 by this machine's clock when the message came; needed to estimate a clock offset.
+
+        Raises
+        ------
+        SourceError
+            When frames are joined by index, or the shapes do not fit.
         """
         if self.by != "time":
             raise SourceError("this join is by index: give positions(indices, yx)")
