@@ -63,7 +63,21 @@ class LoadedModel(Protocol):
         mask: npt.NDArray[np.bool_] | None = None,
         backend: BackendOptions | str | None = None,
     ) -> Predictor:
-        """Return the predictor for a probe (modes, H, W) and frames of `frame_size`; `mask` (H, W) True = bad."""
+        """Return the predictor for a probe.
+
+        Parameters
+        ----------
+        probe:
+            (modes, H, W); None where the network needs none.
+        pixel_size_m:
+            Object pixel, metres; None for positions in pixels.
+        frame_size:
+            Side of the frames, pixels.
+        mask:
+            (H, W) True = bad.
+        backend:
+            What computes it, "auto" for the fastest here; None: torch in single precision.
+        """
         ...
 
 

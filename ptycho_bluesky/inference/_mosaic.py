@@ -79,10 +79,10 @@ class Mosaic:
         self.start = (0, 0)
         """Grid index (row, column) of the canvas's first pixel."""
         self.field: Box = (0, 0, 0, 0)
-        """The part of the grid that belongs to the image."""
+        """The part of the grid that belongs to the image: first row, end of rows, first column, end of columns."""
 
     def adopt(self, canvas: FloatImage, start: tuple[int, int], field: Box) -> None:
-        """Go on with the canvas of a predecessor."""
+        """Go on with a predecessor's `canvas` (LAYERS, Y, X), its `start`, and the `field` that is the image."""
         self.canvas, self.start, self.field, self._boxes = canvas, start, field, None
         self._islands = int(canvas[4].max(initial=0))
 
@@ -249,7 +249,10 @@ class Mosaic:
         return maps
 
     def maps(self, binning: int = 1, level: bool = False) -> Maps:
-        """Return phase, amplitude, coverage and residual of the image; `level`: without the phase's linear ramp."""
+        """Return phase, amplitude, coverage and residual of the image, each (Y, X), NaN where nothing was measured.
+
+        `binning` x `binning` pixels become one; `level`: without the phase's linear ramp.
+        """
         phase, amplitude, coverage, residual, _ = self.shown(binning, self.plane(binning) if level else None)
         return phase, amplitude, coverage, residual
 

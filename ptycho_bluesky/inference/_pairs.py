@@ -158,7 +158,7 @@ class TrainingPairs:
         )
 
     def subset(self, index: slice | npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]) -> TrainingPairs:
-        """Return some of the pairs."""
+        """Return some of the pairs; `index`: slice, numbers (n,), or (N,) True = wanted."""
         objects = None if self.objects is None else self.objects[index]
         return TrainingPairs(self.frames[index], objects, self.probes, self.good, self.owner[index])
 

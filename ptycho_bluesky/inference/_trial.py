@@ -159,7 +159,7 @@ def trial(
     dataset, reconstruction:
         Far field, and its result: with as many positions as there are frames.
     held_out:
-        Numbers of frames that the candidate has not been trained on; None where it has seen none of them.
+        (n,) numbers of frames that the candidate has not been trained on; None where it has seen none of them.
     options:
         What it must reach.
 

@@ -130,7 +130,13 @@ class GrowingDataset:
                 self._news.wait(0.2)
 
     def snapshot(self) -> PtychoDataset:
-        """Return the dataset of all frames that have arrived; nothing is copied."""
+        """Return the dataset of all frames that have arrived; nothing is copied.
+
+        Raises
+        ------
+        ReconstructionError
+            When none has arrived.
+        """
         with self._news:
             if not self._frames:
                 raise ReconstructionError("no frame has arrived; check that the source of frames is running")

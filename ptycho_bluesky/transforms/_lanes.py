@@ -84,7 +84,7 @@ for _function, _instruction in (
 
 
 def aligned(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Return zeros (float32) whose memory begins at a multiple of 64 bytes, so that no vector crosses a cache line."""
+    """Return zeros of `shape`, float32, in memory from a multiple of 64 bytes on: no vector crosses a cache line."""
     count = int(np.prod(shape))
     memory = np.zeros(count + LANES, np.float32)
     start = (-memory.ctypes.data // 4) % LANES

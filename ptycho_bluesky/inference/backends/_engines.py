@@ -25,7 +25,21 @@ Misfits = Callable[[Images, npt.NDArray[np.complex64]], Images]
 
 
 class WholeEngine:
-    """ProbeViT as one graph, physics and all: for GPUs, and for sizes that the compiled passes do not have."""
+    """ProbeViT as one graph, physics and all: for GPUs, and for sizes that the compiled passes do not have.
+
+    Parameters
+    ----------
+    network:
+        With its weights.
+    probe:
+        (modes, N, N).
+    good:
+        (N, N) True = measured.
+    options:
+        The runtime, its precision and threads.
+    example:
+        (B, N, N) frames, to try the runtime on.
+    """
 
     def __init__(
         self,

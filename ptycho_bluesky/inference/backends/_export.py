@@ -70,7 +70,7 @@ def written(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def exported(network: nn.Module, example: Images) -> Path:
-    """Return the ONNX file of a network, written now or before; the number of frames is open."""
+    """Return the ONNX file of a network, written now or before; of `example` (B, ...) the length B is left open."""
     path = folder() / f"{key_of(network, example)}.onnx"
     if path.is_file():
         return path

@@ -72,7 +72,7 @@ class Deviation:
 
     @classmethod
     def between(cls, found: tuple[Images, ...], wanted: tuple[Images, ...]) -> Deviation:
-        """Return the deviation of the output that deviates most."""
+        """Return the deviation of that output, arrays (B, ...), which is `found` furthest from what is `wanted`."""
         every = []
         for one, other in zip(found, wanted, strict=True):
             gap = np.abs(one.astype(np.float64) - other)

@@ -130,6 +130,8 @@ def refuse_if_wrong(dataset: PtychoDataset, *, trials: bool = True, threads: int
 def refuse_if_turned(dataset: PtychoDataset, *, threads: int | None = None) -> str | None:
     """Return in words which way the positions count, as a hundred frames tell; None where they are too few.
 
+    Parameters as for :func:`detect_orientation`.
+
     Raises
     ------
     DatasetError

@@ -94,6 +94,15 @@ def position_scale(
 
     A probe far out of focus fits other scales nearly as well, by another defocus: the shadow on the detector stays the
     same. The gain says how much is in it.
+
+    Parameters
+    ----------
+    dataset:
+        Up to 200 of its frames are reconstructed.
+    axes:
+        Which way the positions count; None: as given.
+    threads:
+        Trials at a time; None for the setting ``threads``.
     """
     part = gathered(dataset.validate(), part_of(dataset, FRAMES))
     return _Scales(part, axes or PositionAxes(), threads).scale()

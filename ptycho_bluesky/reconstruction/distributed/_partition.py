@@ -44,7 +44,7 @@ class Halo:
         return self.second if rank == self.first else self.first
 
     def inside(self, tile: Box) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Return rows and columns counted from the corner of a tile."""
+        """Return rows and columns, (K,) each, counted from the corner of a tile."""
         return self.rows - np.int32(tile[0].start), self.columns - np.int32(tile[1].start)
 
 
@@ -57,6 +57,11 @@ def light_box(probe: npt.NDArray[np.complexfloating], lost: float = 1e-3) -> Box
         (..., H, W), modes or sets of modes.
     lost:
         Share of the power that may fall outside, above 0 and below 1; a quarter of it on each side.
+
+    Raises
+    ------
+    ReconstructionError
+        When `lost` is out of these.
     """
     if not 0 < lost < 1:
         raise ReconstructionError(f"a light box that loses {lost} of the power; allowed is a share between 0 and 1")
@@ -196,7 +201,7 @@ class Partition:
         return found
 
     def lit(self, rank: int) -> npt.NDArray[np.bool_]:
-        """Return which pixels of a rank's tile its frames light."""
+        """Return (Y, X), True where a rank's frames light its tile."""
         if rank not in self._lit:  # when asked for: one rank of a thousand needs those of its neighbours only
             self._lit[rank] = _covered(self._local(rank), _shape(self.tiles[rank]))
         return self._lit[rank]
@@ -246,7 +251,7 @@ class Partition:
         return [halo for rank in range(len(self)) for halo in self.halos_of(rank) if halo.first == rank]
 
     def border(self, rank: int) -> npt.NDArray[np.bool_]:
-        """Tell which of a rank's frames light a pixel that another rank lights too."""
+        """Return (n,), True for those of a rank's n frames that light a pixel which another rank lights too."""
         shared = np.zeros(_shape(self.tiles[rank]), np.bool_)
         for halo in self.halos_of(rank):
             shared[halo.inside(self.tiles[rank])] = True

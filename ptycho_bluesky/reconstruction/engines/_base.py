@@ -57,7 +57,7 @@ class BaseEngine(ABC, Generic[_Options]):
         yield from self.iterate(self.prepare(dataset, chosen), chosen)
 
     def prepare(self, dataset: PtychoDataset, options: _Options) -> Problem:
-        """Return the problem that :meth:`iterate` begins with; a missing far-field probe is guessed."""
+        """Return the problem (of `dataset`, by `options`) to begin with; a missing far-field probe is guessed."""
         refuse_unsupported(self.name, options, self.supports)
         return prepare(
             self.with_probe(dataset, options),
@@ -70,7 +70,7 @@ class BaseEngine(ABC, Generic[_Options]):
         )
 
     def with_probe(self, dataset: PtychoDataset, options: _Options) -> PtychoDataset:
-        """Return the dataset with a probe to begin with, guessed where a far-field one is missing."""
+        """Return the dataset with a probe to begin with, guessed by `options` where a far-field one is missing."""
         if dataset.probe is not None or dataset.modality != "far-field":
             return dataset
         return replace(dataset, probe=guess_probe(dataset.validate(), self._tried_out(options)))
@@ -81,7 +81,7 @@ class BaseEngine(ABC, Generic[_Options]):
 
     @abstractmethod
     def iterate(self, problem: Problem, options: _Options) -> Iterator[EngineState]:
-        """Yield a state after each epoch, beginning at ``problem.start``."""
+        """Yield a state after each epoch, beginning at ``problem.start``, as `options` say."""
 
     def _tried_out(self, options: EngineOptions) -> _Trial:
         return _Trial(self.device, options)

@@ -75,5 +75,5 @@ class Engine(Protocol):
     options_type: type[BaseModel]
 
     def run(self, dataset: PtychoDataset, options: BaseModel | None = None) -> Iterator[EngineState]:
-        """Reconstruct, one epoch for each state."""
+        """Reconstruct a dataset, one epoch for each state; `options` of the engine's own type, None for defaults."""
         ...

@@ -24,7 +24,8 @@ def kernels_for(
     """Return the kernels for a device; ``"auto"`` takes numba on a CPU, raw CUDA kernels with CuPy, else torch.
 
     The numba kernels transform lengths without prime factors above 7, which detectors and crops have; ``"auto"`` takes
-    torch for others. `data_type` is that of the frames in a GPU's memory.
+    torch for others. `data_type` is that of the frames in a GPU's memory; `threads`: None for the setting ``threads``.
+    They are made for one `problem`, whose frames they hold.
 
     Raises
     ------

@@ -52,7 +52,7 @@ class Evaluator(Protocol):
     """``"cpu"``, ``"cuda"``, ``"cuda:1"``..."""
 
     def r_factor(self, model: Model, groups: ProbeGroups) -> float:
-        """Return the R-factor over all frames, with the best global scale."""
+        """Return the R-factor of `model` over all frames, with the probes of `groups` and the best global scale."""
         ...
 
 
@@ -60,5 +60,5 @@ class Kernels(Evaluator, Protocol):
     """Exit waves, modulus projection with error, update of object and probe: one sweep of them over all frames."""
 
     def sweep(self, model: Model, groups: ProbeGroups, steps: Steps, rng: np.random.Generator) -> Swept:
-        """Update the model with every frame once."""
+        """Update the model with every frame once, by `steps`, with the probes of `groups`, in an order from `rng`."""
         ...
