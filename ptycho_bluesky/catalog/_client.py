@@ -73,7 +73,13 @@ class PtychoReconstruction(Container):  # type: ignore[misc]
 
     @property
     def raw(self) -> Any:
-        """The run that was reconstructed, or an error that says why it is not here."""
+        """The run that was reconstructed.
+
+        Raises
+        ------
+        CatalogError
+            When it was made from a file, or the run is not in this catalogue.
+        """
         uid = self.metadata.get("raw_uid")
         if uid is None:
             raise CatalogError(f"reconstruction {self.item['id']} was made from a file, not from a run")

@@ -95,7 +95,7 @@ def _mask(
 
 
 def measured(run: Any, block: PtychographyMetadata) -> tuple[npt.NDArray[np.float64], int]:
-    """Return (N, 2) positions and the number of frames of one run.
+    """Return (N, 2) positions, (row, column), and the number of frames of one run; `block` are its metadata.
 
     Raises
     ------

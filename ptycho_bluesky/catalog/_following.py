@@ -71,7 +71,13 @@ class RunFollower:
         return self.left
 
     def take(self, most: int) -> PtychoDataset:
-        """Return the next frames, `most` at the most, read now; the mask is what is known with them."""
+        """Return the next frames, `most` at the most, read now; the mask is what is known with them.
+
+        Raises
+        ------
+        CatalogError
+            When :meth:`look` was not called before.
+        """
         if self._there is None or self._block is None:
             raise CatalogError(f"run {self._uid} was not looked at yet; call look() first")
         chosen = slice(self.taken, min(self.taken + most, len(self._there)))

@@ -26,6 +26,11 @@ class TiledFrames:
         Frames to show of those that exist; None for all.
     per_event:
         Frames in each event, n: the array is (events, n, H, W), or (N, H, W) once the run is validated.
+
+    Raises
+    ------
+    CatalogError
+        When the array has another shape.
     """
 
     def __init__(

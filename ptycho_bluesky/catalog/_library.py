@@ -84,7 +84,13 @@ class ModelLibrary:
         return self.folder / record.file
 
     def probe(self, record: ModelRecord) -> Probe | None:
-        """Return the probe (modes, H, W) that a model was trained for, or None."""
+        """Return the probe (modes, H, W) that a model was trained for, or None.
+
+        Raises
+        ------
+        FormatError
+            When its file cannot be read.
+        """
         if record.probe_hash is None:
             return None
         file = self.folder / f"{record.stem}.probe.npy"
@@ -136,14 +142,14 @@ class ModelLibrary:
         write_whole(self.folder / f"{record.stem}{RECORD}", record.model_dump_json(indent=1).encode())
 
     def update(self, content_hash: str, change: Callable[[ModelRecord], ModelRecord]) -> ModelRecord:
-        """Change a record, and return the new one."""
+        """Change the record of the model `content_hash`, and return the new one."""
         with self.locked():
             record = change(self.find(content_hash))
             self._write(record)
         return record
 
     def judge(self, content_hash: str, verdict: GateVerdict) -> ModelRecord:
-        """Keep the verdict of a trial with its model; the same verdict is kept once."""
+        """Keep the verdict of a trial with its model, `content_hash`; the same verdict is kept once."""
 
         def judged(record: ModelRecord) -> ModelRecord:
             if verdict in record.gate:

@@ -45,7 +45,13 @@ class PtychoModel(Container):  # type: ignore[misc]
 
     @property
     def record(self) -> ModelRecord:
-        """What is known of it."""
+        """What is known of it.
+
+        Raises
+        ------
+        CatalogError
+            When the metadata are not those of a model.
+        """
         known = {k: v for k, v in self.metadata_copy()[0].items() if k not in OF_THE_CATALOGUE}
         try:
             return ModelRecord.model_validate(known)
@@ -173,7 +179,7 @@ def _bring_up_to_date(node: Any, record: ModelRecord, service: list[Any]) -> Non
 def register_waiting_models(client: Any, library: ModelLibrary | None = None) -> list[str]:
     """Register the models that had to wait for Tiled, each once, and return their content hashes.
 
-    What fails is reported in the log, and waits on.
+    What fails is reported in the log, and waits on. `client` is that of Tiled; `library` None: the one of this machine.
     """
     library = library or ModelLibrary()
     done = []

@@ -43,7 +43,7 @@ class PartialNode:
         self._images: ChangingImages | None = None
 
     def show(self, phase: Image, amplitude: Image, metadata: Mapping[str, Any]) -> None:
-        """Put an image there, with metadata (JSON values) and the time of writing, ``updated``.
+        """Put a phase and an amplitude (Y, X) there, with metadata (JSON values) and the time of writing, ``updated``.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class PartialNode:
 
 
 def drop_partial(client: Any, job_id: str) -> None:
-    """Take a job's partial image away, if there is one; what Tiled says against it is only logged."""
+    """Take a job's partial image away through `client`, if there is one; what Tiled says against it is only logged."""
     try:
         client["/".join((*PARTIAL, job_id))].delete(recursive=True, external_only=False)
     except KeyError:

@@ -123,7 +123,7 @@ def _change(
 def install(library: ModelLibrary, record: ModelRecord) -> ServiceEvent | None:
     """Put the model that comes with the package into service where there is none; returns what was done, if anything.
 
-    It is where roll-backs end.
+    It is where roll-backs end: `record` of the `library`.
     """
     with _alone(library):
         if _pointed(library) is not None:
@@ -182,6 +182,15 @@ def promote(
 
 def rollback(library: ModelLibrary, *, why: str = "", who: str | None = None) -> ServiceEvent:
     """Put the model back into service that served before the one that serves now.
+
+    Parameters
+    ----------
+    library:
+        Which holds both.
+    why:
+        For the history.
+    who:
+        None for the user of this process.
 
     Raises
     ------

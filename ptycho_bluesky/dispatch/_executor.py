@@ -252,6 +252,11 @@ class LocalExecutor(Executor):
         None for what the settings say of ``local``, or 1.
     ledger:
         None for the ledger of ``settings().home``.
+
+    Raises
+    ------
+    DispatchError
+        When `slots` is below 1.
     """
 
     def __init__(self, slots: int | None = None, ledger: Ledger | None = None) -> None:

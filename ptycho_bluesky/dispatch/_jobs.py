@@ -65,7 +65,7 @@ def submit(spec: JobSpec) -> str:
 
 
 def jobs(state: Any = None, raw_uid: str | None = None) -> list[JobStatus]:
-    """Return the jobs, newest first; of one state, or of one run, where these are given."""
+    """Return the jobs, newest first; of one state, or of one run (`raw_uid`), where these are given."""
     if (service := _elsewhere()) is not None:
         return service.jobs(state, raw_uid)
     found = Ledger().jobs(state, raw_uid)
@@ -101,7 +101,7 @@ def retry(job_id: str) -> JobStatus:
 
 
 def logs(job_id: str, lines: int = 50) -> str:
-    """Return the end of a job's log."""
+    """Return the last `lines` of a job's log."""
     service = _elsewhere()
     return Ledger().job(job_id).log_tail(lines) if service is None else service.logs(job_id, lines)
 

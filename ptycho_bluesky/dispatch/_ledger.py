@@ -50,6 +50,11 @@ class Ledger:
     ----------
     folder:
         Of the jobs; None for ``settings().home / "jobs"``.
+
+    Raises
+    ------
+    DispatchError
+        When the folder cannot be made, or later its ledger not be read or written.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -157,7 +162,7 @@ class Ledger:
         return job, new
 
     def record(self, job: JobFolder, state: JobState, **news: Any) -> JobStatus:
-        """Write a state, or news of it, into the folder and the ledger.
+        """Write the state of a job, or news of it, into its folder and the ledger.
 
         Raises
         ------
@@ -198,7 +203,7 @@ class Ledger:
         return status
 
     def jobs(self, state: JobState | None = None, raw_uid: str | None = None) -> list[JobStatus]:
-        """Return the jobs, newest first, of one state or one run where these are given; lost ones are detected."""
+        """Return the jobs, newest first, of one state or one run (`raw_uid`) where given; lost ones are detected."""
         folders = {path.parent.name for path in self.folder.glob("*/status.jsonl")}
         if {job_id for (job_id,) in self._run("SELECT job_id FROM jobs")} != folders:
             self.rebuild()  # a power cut took the last entries, or a folder was deleted

@@ -65,6 +65,17 @@ def model_record(path: Path, *, name: str | None = None, probe: Probe | None = N
 def add_model(path: Path, library: ModelLibrary, *, probe: Probe | None = None, **known: Any) -> ModelRecord:
     """Put a model file into the library and return its record; one that is there already stays as it is.
 
+    Parameters
+    ----------
+    path:
+        Of the model file.
+    library:
+        To put it into.
+    probe:
+        (modes, H, W) that it was trained for, where known.
+    known:
+        Further fields of the record, as for :func:`model_record`.
+
     Raises
     ------
     FormatError
@@ -76,6 +87,15 @@ def add_model(path: Path, library: ModelLibrary, *, probe: Probe | None = None, 
 
 def fetch_model(client: Any, library: ModelLibrary, text: str) -> ModelRecord:
     """Bring a model of the catalogue into the library, where its weights are what its content hash says.
+
+    Parameters
+    ----------
+    client:
+        From :func:`~ptycho_bluesky.catalog.connect`.
+    library:
+        To put it into.
+    text:
+        Content hash, the beginning of it, or name.
 
     Raises
     ------
@@ -127,7 +147,7 @@ def try_model(
     dataset, reconstruction:
         Far field, and its result.
     held_out:
-        Numbers of frames that it was not trained on; None where it has seen none of them.
+        (n,) numbers of frames that it was not trained on; None where it has seen none of them.
 
     Raises
     ------

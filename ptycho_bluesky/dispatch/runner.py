@@ -203,7 +203,19 @@ def _figures(state: Any) -> tuple[int, int, dict[str, Any]]:
 
 
 def main(folder: Path, slots: int, kind: type[_Runner] = _Runner, limit_s: float | None = None) -> int:
-    """Run the job in `folder`; 0 done or cancelled, 1 failed, 3 where another runner has it."""
+    """Run the job in `folder`; 0 done or cancelled, 1 failed, 3 where another runner has it.
+
+    Parameters
+    ----------
+    folder:
+        Of the job.
+    slots:
+        Jobs that may run at once on a device, the others wait here; 0 where a scheduler has given this one its turn.
+    kind:
+        Class of the runner.
+    limit_s:
+        Seconds that a scheduler gives it; None where none does.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     job = JobFolder(folder)

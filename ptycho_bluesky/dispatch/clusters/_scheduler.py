@@ -109,7 +109,7 @@ class SchedulerLauncher(ABC):
 
     @abstractmethod
     def submit(self, job: JobFolder, shape: Shape, script: Path, after: str | None) -> str:
-        """Submit a script and return the scheduler's number; it begins after the job `after` has ended."""
+        """Submit the script of a job of `shape`; it begins when the job `after` has ended. Return its number there."""
 
     @abstractmethod
     def ask(self) -> dict[str, Seen]:
@@ -121,7 +121,7 @@ class SchedulerLauncher(ABC):
 
     @abstractmethod
     def told(self, seen: Seen, job: JobFolder) -> Ending | None:
-        """Return how the scheduler says that a job ended; None where it knows nothing more than that."""
+        """Return how a job ended by what the scheduler says (`seen`); None where it knows nothing more than that."""
 
     def look(self) -> dict[str, Seen] | None:
         """Return :meth:`ask`'s answer, or one of just now; None where the scheduler does not answer."""
@@ -136,7 +136,13 @@ class SchedulerLauncher(ABC):
         return known
 
     def launch(self, job: JobFolder) -> dict[str, Any]:
-        """Submit the runner; where that was done by a process that died before it could note it, find it again."""
+        """Submit the runner; where that was done by a process that died before it could note it, find it again.
+
+        Raises
+        ------
+        FacilityError
+            When the scheduler does not answer or refuses it, or the resource has no room for it.
+        """
         shape = Shape.of(job, self.place, self.resource)
         known = self.look()
         if known is None:
@@ -159,7 +165,10 @@ class SchedulerLauncher(ABC):
         return numbers[-self.resource.max_jobs] if len(numbers) >= self.resource.max_jobs else None
 
     def alive(self, job: JobFolder, runner: Mapping[str, Any]) -> bool | None:
-        """Whether the scheduler has the job, waiting or at work; a job that never began waits as far as one knows."""
+        """Whether the scheduler has the job of this runner, waiting or at work; None where it does not answer.
+
+        A job that never began waits as far as one knows.
+        """
         known = self.look()
         if known is None:
             return None if job.heartbeat_file.exists() else True
@@ -171,12 +180,12 @@ class SchedulerLauncher(ABC):
         return False
 
     def kill(self, job: JobFolder, runner: Mapping[str, Any]) -> None:
-        """Cancel it at the scheduler, which ends all its processes on all nodes."""
+        """Cancel a job's runner at the scheduler, which ends all its processes on all nodes."""
         self.end(str(runner["id"]))
         self._answers.clear()
 
     def ending(self, job: JobFolder, runner: Mapping[str, Any]) -> Ending | None:
-        """Return what the scheduler says of a job that left no last word."""
+        """Return what the scheduler says of a job whose runner left no last word."""
         number = str(runner.get("id"))
         seen = (self.look() or {}).get(number)
         if seen is None:
@@ -188,7 +197,7 @@ class SchedulerLauncher(ABC):
         return self.told(seen, job)
 
     def could_not_start(self, job: JobFolder, seen: Seen) -> Ending | None:
-        """Return the ending of a job whose runner gave no sign of life; None where it did."""
+        """Return the ending of a job, `seen` by the scheduler, whose runner gave no sign of life; None where it did."""
         if job.heartbeat_file.exists():
             return None
         words = job.log_tail(1) or "nothing in its log"

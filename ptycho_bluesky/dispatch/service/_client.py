@@ -53,7 +53,7 @@ class DispatcherClient:
         return str(self._post("/jobs", spec.model_dump_json().encode())["job_id"])
 
     def jobs(self, state: str | None = None, raw_uid: str | None = None) -> list[JobStatus]:
-        """Return the jobs, newest first."""
+        """Return the jobs, newest first; of one `state`, or of one run (`raw_uid`), where these are given."""
         wanted = {k: v for k, v in (("state", state), ("raw_uid", raw_uid)) if v is not None}
         return [_status(one) for one in self._get("/jobs", **wanted)["jobs"]]
 
@@ -70,11 +70,11 @@ class DispatcherClient:
         return list(self._get(_path(job_id, "history"))["history"])
 
     def logs(self, job_id: str, lines: int = 50) -> str:
-        """Return the end of a job's log."""
+        """Return the last `lines` of a job's log."""
         return str(self._get(_path(job_id, "log"), lines=lines)["log"])
 
     def cancel(self, job_id: str, grace_s: float) -> JobStatus:
-        """End a job and drop what it has."""
+        """End a job and drop what it has: asked first; killed after `grace_s` seconds."""
         return _status(self._post(_path(job_id, "cancel"), grace_s=grace_s))
 
     def stop(self, job_id: str) -> JobStatus:
