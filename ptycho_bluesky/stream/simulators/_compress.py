@@ -25,7 +25,7 @@ def compress(pixels: npt.NDArray[Any], compression: Compression) -> bytes:
     pixels:
         (H, W) counts.
     compression:
-        ``bslz4`` and ``blosc`` as a chunk of HDF5, with the filter's header; ``lz4`` as one bare block; ``none`` as it is.
+        ``bslz4`` and ``blosc`` as a chunk of HDF5, with the filter's header; ``lz4`` as one bare block; ``none``.
     """
     if compression == "none":
         return pixels.tobytes()
