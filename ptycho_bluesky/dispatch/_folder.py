@@ -24,7 +24,7 @@ from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["JobFolder", "atomic_write"]
 
-RESULTS = {"reconstruct": "result.h5", "train": "model.safetensors"}
+RESULTS = {"reconstruct": "result.h5", "train": "model.safetensors", "check": "check.json"}
 """Names of the files that the recipes make."""
 
 RESERVE = 32 * 1024

@@ -44,6 +44,8 @@ def register_with_patience(job: JobFolder) -> str:
 
     from ptycho_bluesky.catalog import connect
 
+    if job.spec().recipe == "check":
+        return ""  # what it found is for whoever asked
     deadline = time.monotonic() + settings().tiled_patience_s
     while True:
         try:

@@ -20,7 +20,7 @@ from ptycho_bluesky.errors import DispatchError
 from ptycho_bluesky.experiment import Reconstruction
 from ptycho_bluesky.reconstruction import reconstruct
 
-__all__ = ["FUNCTIONS", "Recipe"]
+__all__ = ["FUNCTIONS", "Recipe", "whole"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def _reconstruct(
         raise DispatchError("a reconstruction cannot be reconstructed; give a run or a file")
     growing = isinstance(spec.source, TiledSource) and spec.source.grow
     with metered() as energy, PartialImages(JobFolder(folder), spec) as partial:
-        made = (_grown if growing else _whole)(spec, should_stop, partial.beside(on_state), folder)
+        made = (_grown if growing else whole)(spec, should_stop, partial.beside(on_state), folder)
     if made is None:
         return None
     result, source = made
@@ -45,7 +45,7 @@ def _reconstruct(
     return replace(result, provenance=provenance)
 
 
-def _whole(
+def whole(
     spec: JobSpec, should_stop: Callable[[], bool], on_state: Callable[[Any], None], folder: Path
 ) -> tuple[Reconstruction, dict[str, Any]] | None:
     """Return the result of a dataset that is complete, and where that came from."""
@@ -100,5 +100,13 @@ def _train(
     return train_model(spec, should_stop, on_state, folder)
 
 
-FUNCTIONS: dict[str, Recipe] = {"reconstruct": _reconstruct, "train": _train}
+def _check(
+    spec: JobSpec, should_stop: Callable[[], bool], on_state: Callable[[Any], None], folder: Path
+) -> Path | None:
+    from ptycho_bluesky.dispatch._check_recipe import check_place
+
+    return check_place(spec, should_stop, on_state, folder)
+
+
+FUNCTIONS: dict[str, Recipe] = {"reconstruct": _reconstruct, "train": _train, "check": _check}
 """By the name in the spec; the same names as ``RECIPES``."""

@@ -172,7 +172,9 @@ class JobSpec(BaseModel):
 
     @model_validator(mode="after")
     def _divisible(self) -> JobSpec:
-        if self.ranks > 1 and (self.recipe != "reconstruct" or self.engine not in ("auto", *RANK_ENGINES)):
+        if self.ranks > 1 and (
+            self.recipe not in ("reconstruct", "check") or self.engine not in ("auto", *RANK_ENGINES)
+        ):
             raise ValueError(f"{self.ranks} ranks are for a reconstruction by {' or '.join(RANK_ENGINES)}; give 1 rank")
         if self.ranks > 1 and ":" in self.device:
             raise ValueError(f"ranks take a GPU each; give the device 'cuda', not {self.device!r}")

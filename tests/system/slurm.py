@@ -1,4 +1,4 @@
-"""A real Slurm, private to a test: on free ports of loopback, in a folder of its own, with nodes that are daemons here."""
+"""A real Slurm, private to a test: on free ports of loopback, in a folder of its own, its nodes daemons here."""
 
 from __future__ import annotations
 
@@ -74,7 +74,13 @@ class Slurm:
         self._open: dict[str, contextlib.ExitStack] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         try:
-            options = ("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed")
+            options = (
+                ("key-file", "key"),
+                ("socket", "socket"),
+                ("pid-file", "pid"),
+                ("log-file", "log"),
+                ("seed-file", "seed"),
+            )
             files = [f"--{option}={folder}/munge/{name}" for option, name in options]
             self._start("munged", programs["munged"], *files, "--foreground")
             wait_until((folder / "munge" / "socket").exists, 10, "munged's socket")
@@ -104,19 +110,17 @@ class Slurm:
     def lose_node(self, node: str) -> None:
         """Kill a node's daemon and everything that runs under it, as a power cut does."""
         self._kill(node)
-        for process in psutil.process_iter(["environ"]):
-            told = process.info["environ"] or {}
-            if told.get("SLURM_CONF") == str(self.conf) and told.get("SLURMD_NODENAME") == node:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        for process in psutil.process_iter(["name", "cmdline"]):  # its step daemons carry no such variable
-            if process.info["name"] == "slurmstepd" and self._ours(process):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+        steps = [
+            p for p in psutil.process_iter(["name"]) if p.info["name"] == "slurmstepd" and self._of(p, "SLURM_CONF")
+        ]
+        under = [p for p in psutil.process_iter() if self._of(p, "SLURM_CONF") and self._of(p, "SLURMD_NODENAME", node)]
+        for process in [*steps, *under]:  # the steps' daemons first: they would tell the controller of the others' end
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
-    def _ours(self, process: psutil.Process) -> bool:
+    def _of(self, process: psutil.Process, variable: str, value: str = "") -> bool:
         with contextlib.suppress(psutil.Error):
-            return process.environ().get("SLURM_CONF") == str(self.conf)
+            return process.environ().get(variable) == (value or str(self.conf))
         return False
 
     def start_node(self, node: str) -> None:
@@ -138,14 +142,16 @@ class Slurm:
         if "slurmctld" in self._open:
             self.ask("scancel", "--user", getpass.getuser())
             with contextlib.suppress(AssertionError):
-                wait_until(lambda: not {"RUNNING", "COMPLETING", "PENDING"} & set(self.jobs().values()), 10, "their end")
+                wait_until(
+                    lambda: not {"RUNNING", "COMPLETING", "PENDING"} & set(self.jobs().values()), 10, "their end"
+                )
         for opened in reversed(list(self._open.values())):
             opened.close()
 
 
 @contextlib.contextmanager
 def slurm(nodes: int = 1, *, cpus: int = 2, timeout_s: int = 60) -> Iterator[Slurm]:
-    """Give a Slurm, in a folder that its daemons may enter (a test's own is closed to them); what it runs ends with it."""
+    """Give a Slurm, in a folder that its daemons may enter (a test's own is closed to them)."""
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         Path(folder).chmod(0o755)
         cluster = Slurm(Path(folder), nodes, cpus=cpus, timeout_s=timeout_s)

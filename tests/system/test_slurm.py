@@ -13,7 +13,6 @@ from services import wait_until
 from slurm import Slurm, slurm
 
 from ptycho_bluesky.catalog import connect, find_reconstructions, stop_server
-from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import FileSource, JobSpec, Ledger, cancel, jobs, retry, status, stop, submit, wait
 from ptycho_bluesky.dispatch.clusters._scheduler import SchedulerLauncher
 from ptycho_bluesky.errors import DispatchError
@@ -65,7 +64,9 @@ def cluster(
     yield daemons
     for job in jobs():
         cancel(job.job_id, grace_s=0.0)
-    wait_until(lambda: not {"RUNNING", "COMPLETING", "PENDING"} & set(daemons.jobs().values()), 20, "Slurm's end of jobs")
+    wait_until(
+        lambda: not {"RUNNING", "COMPLETING", "PENDING"} & set(daemons.jobs().values()), 20, "Slurm's end of jobs"
+    )
     stop_server()
 
 

@@ -202,6 +202,8 @@ class ParslPilots:
         if not self.started:
             return None if began else True
         task = self._tasks.get(job.job_id)
+        if task is not None and task.done() and task.exception() is None:
+            return False
         if task is None or task.done():  # an earlier owner's pilots, or a lost one: what it ran may still be ending
             return began and job.heartbeat_age_s() < BEATS * settings().heartbeat_s
         return True
