@@ -7,15 +7,17 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.tree import Tree
 
+from ptycho_bluesky.cli._doctor_machine import clock, disk, epics, graphics, notebook, ports
 from ptycho_bluesky.cli._doctor_profile import examine_profile
 from ptycho_bluesky.cli._finding import COLOURS, Finding, Level
 from ptycho_bluesky.cli._output import Json, emit, start_logging
@@ -70,14 +72,6 @@ def _shared_memory() -> Finding:
     return Finding("shared memory", "OK", "a ring could be made and removed")
 
 
-def _gpu() -> Finding:
-    import torch
-
-    if torch.cuda.is_available():
-        return Finding("GPU", "OK", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
-    return Finding("GPU", "OK", f"none; {settings().threads} CPU threads are used")
-
-
 def _model() -> Finding:
     from ptycho_bluesky.inference import load_model
 
@@ -100,42 +94,70 @@ def _jobs() -> Finding:
     return Finding("jobs", "WARN" if lost else "OK", text + ("; jobs retry JOB runs a lost one again" if lost else ""))
 
 
+CHECKS: dict[str, tuple[tuple[str, Callable[[], Finding]], ...]] = {
+    "software": (("Python", _python), ("packages", _packages), ("notebook", notebook)),
+    "machine": (
+        ("home", _home),
+        ("disk", disk),
+        ("shared memory", _shared_memory),
+        ("GPU", graphics),
+        ("clock", clock),
+        ("ports", ports),
+    ),
+    "beamline": (("EPICS", epics),),
+    "services": (("network", _model), ("Tiled", _tiled), ("jobs", _jobs)),
+}
+"""What is looked at, by branch of the tree."""
+
+
 def examine() -> list[Finding]:
     """Return one finding for each thing that the whole way needs."""
-    checks: list[tuple[str, Callable[[], Finding]]] = [
-        ("Python", _python),
-        ("packages", _packages),
-        ("home", _home),
-        ("shared memory", _shared_memory),
-        ("GPU", _gpu),
-        ("network", _model),
-        ("Tiled", _tiled),
-        ("jobs", _jobs),
-    ]
-    findings = []
-    for name, check in checks:
-        try:
-            findings.append(check())
-        except (PtychoError, OSError, ImportError) as error:
-            findings.append(Finding(name, "FAIL", str(error)))
-    return findings
+    return [_found(group, what, check) for group, checks in CHECKS.items() for what, check in checks]
+
+
+def _found(group: str, what: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return replace(check(), group=group)
+    except (PtychoError, OSError, ImportError) as error:
+        return Finding(what, "FAIL", str(error), group)
+
+
+def _tree(findings: list[Finding]) -> Tree:
+    """Return the findings as one tree, a branch for each group, with the worst of it in its colour."""
+    tree = Tree("[bold]ptycho-bluesky[/bold]")
+    for group in dict.fromkeys(finding.group for finding in findings):
+        mine = [finding for finding in findings if finding.group == group]
+        worst = max((finding.level for finding in mine), key=("OK", "WARN", "FAIL").index)
+        branch = tree.add(f"[{COLOURS[worst]}]{group or 'more'}[/]")
+        for finding in mine:
+            text = escape(finding.text)
+            branch.add(f"[{COLOURS[finding.level]}]{finding.level:4}[/] [bold]{escape(finding.what)}[/bold]  {text}")
+    return tree
 
 
 def doctor(
     profile: Annotated[Path | None, typer.Option(help="A profile: look at it too, and start it once.")] = None,
+    resource: Annotated[
+        str | None, typer.Option(help="A resource of the settings: run a no-op and a small reconstruction there.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
-    """Look at everything that ptycho-bluesky needs here; exit status 1 if anything fails."""
+    """Look at everything that ptycho-bluesky needs here; exit status 1 if anything fails.
+
+    Each line says OK, WARN (it works, but) or FAIL, and what to do.
+    """
     start_logging()
     findings = examine()
     if profile is not None:
-        findings += examine_profile(profile.expanduser().absolute())
+        found = examine_profile(profile.expanduser().absolute())
+        findings += [replace(finding, group=f"profile {profile.name}") for finding in found]
+    if resource is not None:
+        from ptycho_bluesky.cli._doctor_resource import examine_resource
+
+        findings += [replace(finding, group=f"resource {resource}") for finding in examine_resource(resource)]
     if json_output:
         emit({"ok": all(f.level != "FAIL" for f in findings), "findings": [asdict(f) for f in findings]}, True)
     else:
-        tree = Tree("[bold]ptycho-bluesky[/bold]")
-        for finding in findings:
-            tree.add(f"[{COLOURS[finding.level]}]{finding.level:4}[/] [bold]{finding.what}[/bold]  {finding.text}")
-        Console().print(tree)
+        Console().print(_tree(findings))
     if any(f.level == "FAIL" for f in findings):
         raise typer.Exit(1)

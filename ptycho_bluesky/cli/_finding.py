@@ -18,3 +18,5 @@ class Finding:
     what: str
     level: Level
     text: str
+    group: str = ""
+    """Branch of the tree that it hangs on."""

@@ -67,7 +67,8 @@ def test_there_is_a_panel_for_what_is_known_and_none_for_what_is_not(judged, kno
     def titles(*given, **more) -> set[str]:
         return {axis.get_title(loc="left") for axis in report_figure(*given, **more).axes} - {""}
 
-    bare = {"Phase (rad)", "Amplitude", "Coverage and positions", "Probe modes, modulus", "Error by epoch"}
+    bare = {"Phase (rad)", "Amplitude", "Coverage and positions", "Scan path"}
+    bare |= {"Probe modes, modulus", "Error by epoch"}
     assert titles(judged.result) == bare
     rng = np.random.default_rng(0)
     moved = replace(judged.dataset, positions=judged.dataset.positions + rng.normal(0, 1e-8, (len(judged.dataset), 2)))
