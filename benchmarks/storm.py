@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ print(len(took), took[len(took) // 2], took[int(len(took) * 0.99)], flush=True)
 """
 
 VICTIMS = ("runner", "runner", "console", "dispatcher", "warm")
+"""Whom it kills, runners twice as often."""
 
 
 class Storm:
@@ -47,14 +48,24 @@ class Storm:
         How many of each, and what random moments and victims follow from.
     seconds:
         Time that each job works.
+    victims:
+        Whom to kill.
     environment:
         For all processes, e.g. where Tiled is.
     """
 
     def __init__(
-        self, home: Path, jobs: int, kills: int, seed: int, *, seconds: float = 0.02, environment: Mapping[str, str]
+        self,
+        home: Path,
+        jobs: int,
+        kills: int,
+        seed: int,
+        *,
+        seconds: float = 0.02,
+        victims: Sequence[str] = VICTIMS,
+        environment: Mapping[str, str],
     ) -> None:
-        self.home, self.jobs, self.kills, self.seconds = home, jobs, kills, seconds
+        self.home, self.jobs, self.kills, self.seconds, self.victims = home, jobs, kills, seconds, victims
         self.random = random.Random(seed)
         self.site = cheap_recipe.install(home / "site")
         path = os.pathsep.join(filter(None, (str(self.site), os.environ.get("PYTHONPATH"))))
@@ -104,11 +115,11 @@ class Storm:
     def _kill(self, victim: str) -> None:
         if victim == "console" and self.console.poll() is None:
             self.console.kill()
-            self.console.wait()
+            self.console.communicate()
             self.console = self._console()
         elif victim == "dispatcher":
             self.dispatcher.kill()
-            self.dispatcher.wait()
+            self.dispatcher.communicate()
             self.dispatcher = self._dispatcher()
         elif victim == "warm" and (found := self._process("dispatch._warm")):
             found[0].kill()
@@ -125,7 +136,7 @@ class Storm:
         try:
             while sum(self.killed.values()) < self.kills and self.states()["done"] < self.jobs:
                 time.sleep(self.random.uniform(0.05, 0.6))
-                self._kill(self.random.choice(VICTIMS))
+                self._kill(self.random.choice(self.victims))
                 self._in_time(begin, timeout_s)
             while (states := self.states())["done"] < self.jobs:
                 self._in_time(begin, timeout_s)

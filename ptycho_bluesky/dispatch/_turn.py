@@ -5,6 +5,7 @@ Few runners wait; the jobs behind them are folders, which cost no memory. A runn
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["to_be_launched", "wait_for_turn"]
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.25
 """Longest time between two looks."""
@@ -83,7 +86,11 @@ def wait_for_turn(ledger: Ledger, job_id: str, resource: str, slots: int, given_
         return acquire(ledger.folder / job_id / "slot.lock")
     begin = time.monotonic()
     while not given_up():
-        slot = _take(ledger, job_id, resource, slots)
+        slot = None
+        try:
+            slot = _take(ledger, job_id, resource, slots)
+        except DispatchError as error:  # the ledger is busy or its disk full: no reason to give up the job
+            logger.warning("%s", error)
         if slot is not None:
             return slot
         time.sleep(min(POLL_S, max(0.02, 0.1 * (time.monotonic() - begin))))  # where jobs are short, turns are quick

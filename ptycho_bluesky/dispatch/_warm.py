@@ -147,12 +147,14 @@ def main(folder: Path, idle_s: float) -> int:
     lock = acquire(folder / LOCK)
     if lock is None:
         return 3
-    terminated = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies of runners that ended
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)  # for whoever wants to end it
     begin = time.monotonic()
     preload()
     logger.info("warm after %.1f s", time.monotonic() - begin)
+    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies of runners that ended
     with listening(folder) as listener:
         _Warm(listener, lock, idle_s).serve(terminated.is_set)
     return 0

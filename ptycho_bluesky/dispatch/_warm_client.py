@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,15 +116,12 @@ def ensure_warm(folder: Path, idle_s: float = IDLE_S) -> None:
 
 
 def end_warm(folder: Path, timeout_s: float = 5.0) -> None:
-    """End the warm process of a folder, if there is one; runners that it made go on."""
-    said = _ask(folder, "ping")
-    if said is None or "pid" not in said:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(int(said["pid"]), signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    """End the warm process of a folder, if there is one, killed after `timeout_s`; runners that it made go on."""
+    for number, patience_s in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 1.0)):
         with file_lock(folder / LOCK) as nobody:
             if nobody:
                 return
-        time.sleep(0.02)
+        with contextlib.suppress(ProcessLookupError, ValueError):
+            os.kill(int((folder / LOCK).read_text()), number)
+        with file_lock(folder / LOCK, timeout_s=patience_s):
+            pass

@@ -13,6 +13,7 @@ from ptycho_bluesky.dispatch._executor import Executor
 from ptycho_bluesky.dispatch._pending import register_pending
 from ptycho_bluesky.dispatch._status import JobStatus
 from ptycho_bluesky.dispatch._warm_client import ensure_warm, is_warm
+from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["Keeper"]
 
@@ -29,6 +30,9 @@ READ_S = 60.0
 
 CLEAN_S = 3600.0
 """Time between two cleanings."""
+
+END_S = 5.0
+"""Longest time that a duty has to end; one that still waits for Tiled is left behind."""
 
 YOUNG_S = 24 * 3600.0
 """What was lost longer ago is not retried: whoever waited for it has given up."""
@@ -74,7 +78,7 @@ class Keeper:
         """End within a moment; jobs go on."""
         self._ended.set()
         for thread in self._threads:
-            thread.join(2.0)
+            thread.join(END_S)
 
     def _again(self, name: str, duty: Callable[[], None], every_s: float) -> None:
         while not self._ended.is_set():
@@ -90,8 +94,12 @@ class Keeper:
         for status in self.ledger.ended(time.time() - YOUNG_S):
             if self._deserves_another(status):
                 why = f"retried by the dispatcher, {status.attempt} of {self.retries}: {status.reason}"
-                self.executor.retry(status.job_id, why)
-                logger.info("job %s: %s", status.job_id, why)
+                try:
+                    self.executor.retry(status.job_id, why)
+                except DispatchError as error:  # e.g. the user was faster
+                    logger.warning("job %s is not retried: %s", status.job_id, error)
+                else:
+                    logger.info("job %s: %s", status.job_id, why)
         self.executor.tend()
 
     def _deserves_another(self, status: JobStatus) -> bool:
@@ -122,5 +130,5 @@ class Keeper:
 
     def keep_warm(self) -> None:
         """Start the warm process where it is missing; asking it also tells it that it is needed."""
-        if not is_warm(self.ledger.folder):
+        if not is_warm(self.ledger.folder) and not self._ended.is_set():
             ensure_warm(self.ledger.folder)
