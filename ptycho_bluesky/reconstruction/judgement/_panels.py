@@ -54,7 +54,7 @@ def _moved(judgement: Judgement) -> bool:
 
 
 def cropped(image: Image) -> Image:
-    """Cut away the border where nothing is known."""
+    """Return an image (Y, X) without the border where nothing is known (NaN)."""
     known = np.isfinite(image)
     if not known.any():
         return image
@@ -70,7 +70,17 @@ def scale_bar_m(width_m: float) -> float:
 
 
 def draw_scale_bar(axis: Any, shape: tuple[int, ...], pixel_size_m: float | None) -> None:
-    """Draw a bar of a round length into the lower left corner of an image of `shape` (Y, X)."""
+    """Draw a bar of a round length into the lower left corner of an image.
+
+    Parameters
+    ----------
+    axis:
+        Of matplotlib, which shows the image.
+    shape:
+        (Y, X) of the image.
+    pixel_size_m:
+        Object pixel, metres; None: the bar is in pixels.
+    """
     height, width = shape
     length = scale_bar_m(width * (pixel_size_m or 1.0))
     x, y, end = 0.05 * width, 0.93 * height, 0.05 * width + length / (pixel_size_m or 1.0)
