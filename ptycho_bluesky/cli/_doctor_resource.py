@@ -90,7 +90,7 @@ def examine_resource(place: str) -> list[Finding]:
     if resource is None and place != "local":
         known = ", ".join(["local", *settings().resources])
         return [
-            Finding(place, "FAIL", f"no such resource; known are {known}: add [resources.{place}] to settings.toml")
+            Finding("resource", "FAIL", f"no such resource; known are {known}: add [resources.{place}] to settings.toml")
         ]
     folder = settings().home / "doctor" / f"{place}-{os.getpid()}"
     findings: list[Finding] = []

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from services import wait_until
+from services import running, wait_until
 from slurm import Slurm, slurm
 
 from ptycho_bluesky.catalog import connect, find_reconstructions, stop_server
+from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import FileSource, JobSpec, Ledger, cancel, jobs, retry, status, stop, submit, wait
 from ptycho_bluesky.dispatch.clusters._scheduler import SchedulerLauncher
 from ptycho_bluesky.errors import DispatchError
@@ -30,6 +33,13 @@ kind = "slurm"
 ranks_per_node = 2
 max_jobs = 1
 walltime_s = 600
+[resources.pilots]
+kind = "slurm"
+through = "parsl"
+ranks_per_node = 2
+warm_pilots = 1
+walltime_s = 600
+address = "127.0.0.1"
 [resources.long]
 kind = "slurm"
 walltime_s = 90000
@@ -76,7 +86,7 @@ def spec_of(files: Path, place: str, *, name: str, ranks: int = 2) -> JobSpec:
 
 
 def at_work(job_id: str) -> None:
-    wait_until(lambda: bool(status(job_id).progress), 60, "an epoch")
+    wait_until(lambda: bool(status(job_id).progress), 120, "an epoch")
 
 
 def agree(job_id: str, raw_uid: str, state: str, results: int) -> None:
@@ -143,6 +153,44 @@ def test_a_lost_node_a_retry_on_another_and_a_cancelled_job(cluster: Slurm, know
     agree(job_id, "lost", "cancelled", 0)
     cluster.start_node("n1")
     wait_until(lambda: cluster.states() == ["idle"] * 2, 20, "both nodes")
+
+
+@contextlib.contextmanager
+def dispatcher_of(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A dispatcher, which owns the pilots; it is there when the block begins."""
+    command = [sys.executable, "-m", "ptycho_bluesky.cli", "dispatcher", "--no-warm"]
+    with running(command, home / "dispatcher.log") as process:
+        wait_until((home / "dispatcher.json").exists, 90, "the dispatcher")
+        yield process
+
+
+def test_pilots_whose_dispatcher_is_killed_and_started_again(cluster: Slurm, known_files: Path) -> None:
+    pytest.importorskip("parsl", reason="pilots need ptycho-bluesky[parsl]")
+    home = settings().home
+    first = spec_of(known_files, "pilots", name="piloted")
+    assert submit(first) == first.job_id
+    assert "belong to the dispatcher" in status(first.job_id).reason  # and wait for it
+    with dispatcher_of(home) as dispatcher:
+        at_work(first.job_id)
+        second = submit(spec_of(known_files, "pilots", name="behind"))
+        assert cancel(second).state == "cancelled"
+        dispatcher.kill()
+        dispatcher.wait()
+        (home / "dispatcher.json").unlink(missing_ok=True)
+    with dispatcher_of(home):
+        wait_until(lambda: status(first.job_id).attempt == 2, 60, "the second attempt")
+        at_work(first.job_id)
+        stop(first.job_id)
+        done = wait(first.job_id, 120)
+        assert (done.state, done.registered, done.attempt) == ("done", True, 2), done
+        agree(first.job_id, "piloted", "done", 1)
+        agree(second, "behind", "cancelled", 0)
+        job = Ledger().job(first.job_id)
+        provenance = read_reconstruction(job.result_file).provenance["job"]
+        assert (provenance["kind"], provenance["ranks"], provenance["attempt"]) == ("parsl", 2, 2)
+    wait_until(lambda: "RUNNING" not in cluster.jobs().values(), 10, "the pilots' end")
+    lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    assert [line for line in lines if str(home) in line and "tiled" not in line] == []
 
 
 def test_what_slurm_refuses_or_would_never_start_fails_in_its_words(cluster: Slurm, known_files: Path) -> None:

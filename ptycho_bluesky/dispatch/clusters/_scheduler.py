@@ -30,6 +30,9 @@ FRESH_S = 0.2
 AWAY_S = 10.0
 """So long a scheduler that did not answer is not asked again."""
 
+YOUNG_S = 5.0
+"""So long after its submission a job may be missing from answers."""
+
 BEATS = 5
 """Signs of life that may be missing of a runner of which the scheduler has lost sight."""
 
@@ -174,6 +177,8 @@ class SchedulerLauncher(ABC):
             return None if job.heartbeat_file.exists() else True
         seen = known.get(str(runner.get("id")))
         if seen is not None and seen.active:
+            return True
+        if seen is None and time.time() - float(runner.get("t", 0.0)) < YOUNG_S:
             return True
         if seen is None or seen.state in self.node_failures:
             return job.heartbeat_file.exists() and job.heartbeat_age_s() < BEATS * settings().heartbeat_s
