@@ -33,6 +33,9 @@ took.sort()
 print(len(took), took[len(took) // 2], took[int(len(took) * 0.99)], flush=True)
 """
 
+CALM_S = 10.0
+"""Longest time between two kills."""
+
 VICTIMS = ("runner", "runner", "console", "dispatcher", "warm")
 """Whom it kills, runners twice as often."""
 
@@ -135,7 +138,7 @@ class Storm:
         self.dispatcher, self.console = self._dispatcher(), self._console()
         try:
             while sum(self.killed.values()) < self.kills and self.states()["done"] < self.jobs:
-                time.sleep(self.random.uniform(0.05, 0.6))
+                self._calm()
                 self._kill(self.random.choice(self.victims))
                 self._in_time(begin, timeout_s)
             while (states := self.states())["done"] < self.jobs:
@@ -150,6 +153,13 @@ class Storm:
                     process.terminate()
                 process.communicate(timeout=30)
         return {"killed": dict(self.killed), "seconds": round(time.monotonic() - begin, 1), **self._submission()}
+
+    def _calm(self) -> None:
+        """Wait until some jobs more are done, as many as leave time for all kills; or for a while."""
+        wanted = self.states()["done"] + self.random.expovariate(self.kills / self.jobs)
+        deadline = time.monotonic() + self.random.uniform(0.1, CALM_S)
+        while time.monotonic() < deadline and self.states()["done"] < wanted:
+            time.sleep(self.random.uniform(0.02, 0.2))
 
     def _submission(self) -> dict[str, Any]:
         if not self.submitted:

@@ -15,9 +15,10 @@ def files_of(spec: JobSpec) -> list[str]:
     """Return the files that a specification names: its source, and what a training begins with."""
     named = [spec.source.path] if isinstance(spec.source, FileSource) else []
     if spec.recipe == "train":
-        given = (spec.options.get("reconstruction"), spec.options.get("start_from"))
+        result, model = spec.options.get("reconstruction"), spec.options.get("start_from")
+        named += [result] if isinstance(result, str) else []
         # Models are also named by names and hashes, which have no separators.
-        named += [text for text in given if isinstance(text, str) and ("/" in text or text.startswith("~"))]
+        named += [model] if isinstance(model, str) and "/" in model else []
     return named
 
 
