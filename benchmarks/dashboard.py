@@ -1,12 +1,14 @@
 """The dashboard in JupyterLab and Chromium, measured: rate, latency, cost in the kernel, buttons, memory.
 
-``python benchmarks/dashboard.py paint|buttons|memory``; each starts a JupyterLab of its own on the loopback, with a
-512 x 512 image and a RunEngine that scans in the same kernel meanwhile. One line of JSON is printed.
+``python benchmarks/dashboard.py paint|buttons|memory|soak``; each starts a JupyterLab of its own on the loopback, with
+a 512 x 512 image and a RunEngine that scans in the same kernel meanwhile. ``soak`` does without JupyterLab: the feed
+talks to nobody and the page to a script, which takes a minute where ``memory`` takes many. One line of JSON is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -19,9 +21,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
 
+import psutil
 from engine_source import notes
-from jupyter_lab import Lab, lab
+from jupyter_lab import Lab, chromium, lab
 from playwright.sync_api import Page
+
+from ptycho_bluesky.jupyter import Feed, SimulatedSource, script
+from ptycho_bluesky.jupyter._encode import LAYERS
 
 SOURCE = """from engine_source import Costs, EngineSource
 from ptycho_bluesky.jupyter import Dashboard
@@ -140,21 +146,78 @@ def memory(jupyter: Lab, root: Path, messages: int, limit_s: float) -> dict[str,
     return {"messages_kernel_MiB_page_MiB": [[n, round(a, 1), round(b, 1)] for n, a, b in picked]}
 
 
+PLAYER = """
+let listener = null;
+const link = { send() {}, interrupt: null, listen(taker) { listener = taker; return () => {}; } };
+window.board = mount(document.getElementById("dashboard"), link);
+const say = (header, buffers = []) => listener({ n: 0, heard: 0, time: Date.now() / 1000, ...header }, buffers);
+const news = NEWS;
+say({ t: "news", ...news });
+say({ t: "canvas", run: "r", shape: [512, 512], origin: [0, 0], pixel: 2e-8, layers: LAYERS });
+const tile = () => new DataView(Uint16Array.from({ length: 4096 }, (_, i) => i).buffer);
+window.play = async (from, count) => {
+  for (let i = from; i < from + count; i++) {
+    const place = [64 * (i % 8), 64 * (Math.floor(i / 8) % 8), 64, 64];
+    const header = { t: "tiles", layers: ["phase", "amplitude"], places: [place], frames: i, deflate: false };
+    say({ ...header, n: i }, [tile(), tile()]);
+    if (i % 20 === 0) say({ t: "news", n: i, ...news, inferred: i });
+    if (i % 200 === 0) await new Promise((done) => requestAnimationFrame(done));
+  }
+  await board.queue;
+};
+"""
+
+
+def soak(messages: int) -> dict[str, Any]:
+    """Memory of a feed, and of a page, over very many messages: at first, and after each eighth of them."""
+    now, sent = [0.0], [0]
+    source = SimulatedSource(frames=4096, repeat=True, clock=lambda: now[0])
+    feed = Feed(source, lambda header, _: sent.__setitem__(0, header["n"]), clock=lambda: now[0])
+    feed.hear({"t": "hello", "viewer": "a"})
+    kernel, steps = [], 9
+    for step in range(steps):
+        while sent[0] < messages * step / (steps - 1):
+            now[0] += 0.04
+            feed.tick()
+            feed.hear({"t": "ack", "viewer": "a", "n": sent[0]})
+        kernel.append(round(psutil.Process().memory_info().rss / 2**20, 1))
+    news = json.dumps({**vars(source.snapshot()), "actions": []})
+    player = PLAYER.replace("NEWS", news).replace("LAYERS", json.dumps(LAYERS))
+    pages = []
+    with chromium() as browser:
+        page = browser.new_page()
+        page.set_content(f'<main id="dashboard"></main><script type="module">{script()}{player}</script>')
+        session = page.context.new_cdp_session(page)
+        page.wait_for_function("() => window.play")
+        for step in range(steps):
+            if step:
+                for part in range(0, messages // (steps - 1), 2500):
+                    page.evaluate(f"() => play({1 + part}, 2500)")
+            session.send("HeapProfiler.collectGarbage")
+            used = session.send("Runtime.getHeapUsage")
+            pages.append(round((used["usedSize"] + used.get("backingStorageSize", 0)) / 2**20, 1))
+    return {"messages": messages, "kernel_MiB": kernel, "page_MiB": pages}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["paint", "buttons", "memory"])
+    parser.add_argument("what", choices=["paint", "buttons", "memory", "soak"])
     parser.add_argument("--seconds", type=float, default=30, help="how long to look (paint)")
     parser.add_argument("--whole", action="store_true", help="every pixel is new in each image (paint)")
     parser.add_argument("--messages", type=int, default=100_000, help="how many (memory)")
     parser.add_argument("--limit", type=float, default=3600, help="seconds at most (memory)")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, lab(Path(folder)) as jupyter:
-        root = Path(folder)
-        result = {
-            "paint": lambda: paint(jupyter, root, given.seconds, given.whole),
-            "buttons": lambda: buttons(jupyter, root),
-            "memory": lambda: memory(jupyter, root, given.messages, given.limit),
-        }[given.what]()
+    with contextlib.ExitStack() as stack:
+        if given.what == "soak":
+            result = soak(given.messages)
+        else:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            jupyter = stack.enter_context(lab(root))
+            result = {
+                "paint": lambda: paint(jupyter, root, given.seconds, given.whole),
+                "buttons": lambda: buttons(jupyter, root),
+                "memory": lambda: memory(jupyter, root, given.messages, given.limit),
+            }[given.what]()
     load = [round(n, 1) for n in os.getloadavg()]
     print(json.dumps({"what": given.what, **result, "load": load, "cores": os.cpu_count()}))
 
