@@ -64,6 +64,10 @@ class DispatchOnStop(CountedRuns):
         The engine's options, JSON values.
     device:
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    place:
+        ``"local"``, a resource of the settings, or ``"auto"``: chosen by the number of frames and by who answers.
+    ranks:
+        Processes that share a reconstruction, for the engines ``"fast"`` and ``"lsqml"``.
     min_frames:
         Runs with fewer frames are left alone.
     grow_from:
@@ -104,6 +108,8 @@ class DispatchOnStop(CountedRuns):
         options: Mapping[str, Any] | None = None,
         *,
         device: str = "cpu",
+        place: str = "local",
+        ranks: int = 1,
         min_frames: int = 16,
         grow_from: int | None = None,
         max_seconds: float | None = None,
@@ -130,6 +136,8 @@ class DispatchOnStop(CountedRuns):
             engine=engine,
             options=dict(options or {}),
             device=device,
+            place=place,
+            ranks=ranks,
             max_seconds=max_seconds,
             limit_s=limit_s,
             priority=priority,
@@ -177,7 +185,7 @@ class DispatchOnStop(CountedRuns):
         if run.frames < self._min_frames:
             logger.info("run %s has %d frames; %d are needed to reconstruct", uid[:8], run.frames, self._min_frames)
             return
-        spec = self._spec_of(run, TiledSource(uid=uid))
+        spec = self._spec_of(run, TiledSource(uid=uid)).model_copy(update={"frames": run.frames})
         if self._wanted(run, spec):
             self.job_ids.append(self._executor.submit(spec))
 
