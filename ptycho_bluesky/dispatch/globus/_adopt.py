@@ -43,7 +43,8 @@ def _reconstruction(job: JobFolder, spec: JobSpec, steps: Steps, answer: dict[st
     there = dict(result.provenance.get("job") or {})
     made = {
         **there,
-        **{key: here[key] for key in ("place", "kind", "attempt", "queue_s")},
+        **{key: here[key] for key in ("place", "attempt", "queue_s")},
+        "kind": "globus",
         "scheduler_job": steps.of("compute").get("task_id") or steps.of("flow").get("run_id"),
         "facility": answer.get("facility", {}),
         "steps_s": steps.seconds(),

@@ -13,7 +13,6 @@ import pytest
 
 from ptycho_bluesky._resources import GlobusResource
 from ptycho_bluesky.config import settings
-from ptycho_bluesky.dispatch.globus import _pace
 from ptycho_bluesky.dispatch.globus._compute import Compute
 from ptycho_bluesky.dispatch.globus._login import globus_app
 
@@ -33,7 +32,6 @@ def cloud(
     url, cloud = cloud_process
     for name, value in globus_cloud.environment(url).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(_pace, "REQUESTS", 10_000)
     cloud.faults.update(globus_cloud.FAULTS, refuse={})
     cloud.log.clear()
     before = Path.cwd()
