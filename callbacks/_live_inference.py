@@ -111,7 +111,8 @@ class LiveInference:
         metadata = PtychographyMetadata.from_start(doc)
         if faults := metadata.missing():
             raise DatasetError(f"run {doc['uid'][:8]} is not shown live: {'; '.join(faults)}")
-        planned = metadata.pattern.num_points if metadata.pattern is not None else doc.get("num_points")
+        pattern = metadata.pattern
+        planned = doc.get("num_points") or (None if pattern is None else pattern.num_points)  # a part, where it goes on
         self._events, self._seconds, self._trouble = 0, 0.0, False
         self._reader = RunReader(metadata)
         extents = _plain_extents(doc.get("extents"))

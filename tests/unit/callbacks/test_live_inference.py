@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -117,6 +118,18 @@ def test_the_image_grows_while_the_scan_runs(warm, run):
     with np.load(result["mosaic"]) as data:
         np.testing.assert_allclose(image.phase, data["phase"], atol=1e-5)
         assert image.origin == tuple(data["origin"])
+
+
+def test_a_scan_that_continues_another_expects_its_own_frames_alone():
+    told, callback = {}, LiveInference.__new__(LiveInference)
+    callback._session = SimpleNamespace(closed=False, begin=lambda *_, **named: told.update(named))
+    callback._reader = None
+    block = edge_console.block(80)
+    callback("start", {"uid": "goes-on", "ptychography": {**block, "first_point": 50}, "num_points": 30})
+    assert told["expected"] == 30
+    callback._reader = None
+    callback("start", {"uid": "whole", "ptychography": block})
+    assert told["expected"] == 80
 
 
 def test_an_event_costs_little(warm, run):
