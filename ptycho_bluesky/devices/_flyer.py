@@ -16,7 +16,7 @@ from ptycho_bluesky.devices import _control_layer  # noqa: F401, before ophyd: i
 from ophyd import Component, Device, Signal
 from ophyd.status import DeviceStatus
 
-from ptycho_bluesky.devices._flight import Flight, frame_times
+from ptycho_bluesky.devices._flight import RUN_UP_S, Flight, frame_times
 from ptycho_bluesky.devices._fly_detector import new_file
 from ptycho_bluesky.devices._signals import PositiveSignal
 from ptycho_bluesky.devices._stage import SimulatedStage
@@ -104,6 +104,9 @@ class SimulatedFlyer(Device):  # type: ignore[misc]
         self._status: DeviceStatus | None = None
         self._frames: list[npt.NDArray[Any]] = []
         self._captured = np.empty((0, 2))
+
+    turn_s = RUN_UP_S
+    """Between two lines that meet, seconds, for estimates."""
 
     @property
     def y(self) -> Any:
