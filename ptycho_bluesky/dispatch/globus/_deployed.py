@@ -86,10 +86,14 @@ class DeployedFlow:
             while time.monotonic() < until and not self._flow.given_up():
                 time.sleep(0.1)
         if self._flow.job.cancel_file.exists():
-            self._cancel(run_id)
+            self.recall()
         return None
 
-    def _cancel(self, run_id: str) -> None:
+    def recall(self) -> None:
+        """Cancel the run of the flow, and what it has begun at the facility; nothing where there is none."""
+        run_id = self._steps.of("flow").get("run_id")
+        if run_id is None or self._steps.done("flow"):
+            return
         self._steps.forget("flow")
         with services("cancelling the flow"):
             self._runs.cancel_run(run_id)

@@ -82,20 +82,29 @@ class Flow:
         middle = [("flow", self._deployed)] if self.resource.flow is not None else []
         own = [("transfer out", self._out), ("compute", self._compute), ("transfer back", self._back)]
         for name, act in [("pack", self._pack), *(middle or own)]:
-            if self.given_up() and name != "compute":
+            if self.steps.done(name):
+                continue
+            if self.given_up() and not self.steps.of(name):
                 return None
-            if not self.steps.done(name):
-                self.tell({"step": name})
-                self.steps.note(name)
-                try:
-                    said = act()
-                except FacilityError as error:
-                    raise FacilityError(f"{name}: {error}", error.kind) from error
-                if said is None:
-                    return None
-                self.steps.finish(name, said)
+            self.tell({"step": name})
+            self.steps.note(name)
+            try:
+                said = act()
+            except FacilityError as error:
+                raise FacilityError(f"{name}: {error}", error.kind) from error
+            if said is None:
+                return None
+            self.steps.finish(name, said)
         self.tell({"step": "adopt"})
         return adopt(self.job, self.spec, self.steps, self.answer())
+
+    def recall(self) -> None:
+        """Ask the facility to cancel what is still at work there for this job; nothing where nothing is."""
+        if self.resource.flow is not None:
+            DeployedFlow(self).recall()
+        elif "task_id" in self.steps.of("compute") and not self.steps.done("compute"):
+            self.compute.submit({"do": "ask", "job_id": self.job.job_id, "what": "cancel"}, watching=True)
+            self.steps.forget("compute")
 
     def answer(self) -> dict[str, Any]:
         """Return what the facility said of the job when it had ended."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._launcher import LocalLauncher, detached
-from ptycho_bluesky.dispatch._status import FINAL
 from ptycho_bluesky.errors import DispatchError
 
 if TYPE_CHECKING:
@@ -51,6 +50,6 @@ class GlobusLauncher(LocalLauncher):
     def kill(self, job: JobFolder, runner: Mapping[str, Any]) -> None:
         """End the courier, once it has called the job back, or has had the time for it."""
         deadline = time.monotonic() + RECALL_S
-        while job.runner_pid() is not None and job.status().state not in FINAL and time.monotonic() < deadline:
+        while job.runner_pid() is not None and time.monotonic() < deadline:
             time.sleep(0.05)
         super().kill(job, runner)

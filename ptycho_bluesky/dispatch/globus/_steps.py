@@ -8,7 +8,10 @@ from typing import Any
 
 from ptycho_bluesky.dispatch._folder import JobFolder, atomic_write
 
-__all__ = ["Steps"]
+__all__ = ["FILE", "Steps"]
+
+FILE = "flow.json"
+"""In a job's folder."""
 
 
 class Steps:
@@ -21,7 +24,7 @@ class Steps:
     """
 
     def __init__(self, job: JobFolder) -> None:
-        self._job, self._path = job, job.path / "flow.json"
+        self._job, self._path = job, job.path / FILE
         try:
             kept = json.loads(self._path.read_text())
         except (OSError, ValueError):

@@ -11,6 +11,7 @@ from typing import Any
 from ptycho_bluesky._resources import GlobusResource
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch.globus._flow import Flow
+from ptycho_bluesky.dispatch.globus._steps import FILE
 from ptycho_bluesky.dispatch.runner import _Runner, main
 from ptycho_bluesky.errors import FacilityError
 
@@ -37,17 +38,27 @@ class Courier(_Runner):
             self._told = time.monotonic()
             self.job.record(self.job.status().state, progress=merged)
 
+    def run(self) -> int:
+        """Return the exit status; one that was cancelled before its turn may be at work there since an earlier try."""
+        code = super().run()
+        if self.job.cancel_file.exists() and (self.job.path / FILE).exists():
+            self._way(self.job.spec()).recall()
+        return code
+
     def _work(self, spec: Any) -> None:
+        made = self._way(spec).run()
+        if made is not None and not self.given_up():
+            made.replace(self.job.result_file)
+        elif made is None and not self.given_up():
+            self.job.cancel_file.touch()  # stopped before there was anything to keep
+
+    def _way(self, spec: Any) -> Flow:
         resource = settings().resources.get(spec.place)
         if not isinstance(resource, GlobusResource):
             raise FacilityError(
                 f"the settings have no resource {spec.place!r} of kind globus; add it, then retry", "user"
             )
-        made = Flow(self.job, spec, resource, lambda: self.terminated, self.tell).run()
-        if made is not None and not self.given_up():
-            made.replace(self.job.result_file)
-        elif made is None and not self.given_up():
-            self.job.cancel_file.touch()  # stopped before there was anything to keep
+        return Flow(self.job, spec, resource, lambda: self.terminated, self.tell)
 
 
 if __name__ == "__main__":
