@@ -28,7 +28,13 @@ LOOKED_AT = 256
 
 @dataclass(frozen=True)
 class Conditions:
-    """The light, the detector and the stage of a beamline, in its own pixels."""
+    """The light, the detector and the stage of a beamline, in its own pixels.
+
+    Raises
+    ------
+    InferenceError
+        When the probe has no light or another shape, the mask is not of its size, or a number is out of its range.
+    """
 
     probe: npt.NDArray[np.complex64] = field(repr=False)
     """(modes, H, H), strongest mode first; its scale does not matter."""

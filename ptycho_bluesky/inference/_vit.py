@@ -47,7 +47,13 @@ NAMED: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class ProbeViTSizes:
-    """The numbers that fix the network's shape."""
+    """The numbers that fix the network's shape.
+
+    Raises
+    ------
+    InferenceError
+        When one is no whole number above 0, or they do not fit each other.
+    """
 
     size: int = 64
     """Side of frames and patches, pixels."""

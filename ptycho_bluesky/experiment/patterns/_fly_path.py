@@ -29,6 +29,11 @@ class FlyPath:
         From the begin of one frame of a line to that of the next, seconds; not below `exposure_s`.
     lines:
         Ranges (start, stop) of frames, in order, all together the whole path.
+
+    Raises
+    ------
+    PlanError
+        When one of these is not as told here.
     """
 
     positions: FloatArray = field(repr=False)

@@ -44,6 +44,11 @@ class ScanPattern:
     lines:
         Ranges (start, stop) of positions that the stage can pass in steady motion, one after the other and all
         together the whole pattern; empty where there are none, and the pattern cannot be flown.
+
+    Raises
+    ------
+    PlanError
+        When the positions are of another shape or not finite, or the lines leave some out.
     """
 
     name: str
