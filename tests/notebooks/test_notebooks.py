@@ -111,20 +111,21 @@ def test_train_and_deploy(run_notebook: Callable[..., Any]) -> None:
 def test_a_beamline_day(run_notebook: Callable[..., Any]) -> None:
     ran = run_notebook(
         "04_a_beamline_day",
-        {"frame_size": 64, "field_um": 2.0, "energies_kev": [8.5, 9.1]},
+        {"frame_size": 64, "field_um": 2.0, "lost_after": 12, "energies_kev": [8.5, 9.1]},
         {
-            "frames": "[frames_before, frames_after, used, walked.scans[0].metadata['num_points']]",
+            "frames": "[frames_before, frames_after, used]",
             "r": "r_factor",
             "refused": "refused",
             "campaign": "[len(series.uids), energies_found]",
             "night": "[done.state for done in night]",
-            "found": "[runs_found, 2 + len(series.uids) + sum(len(done.uids) for done in night)]",
+            "found": "[len(runs), measured]",
             "results": "[len(of_main), len(good)]",
         },
     )
-    before, after, used, _ = ran.facts["frames"]
+    before, after, used = ran.facts["frames"]
     assert before + after == used
-    assert after > 0
+    assert before == 12
+    assert after > 40
     assert ran.facts["r"] < 0.4
     assert "max_seconds" in ran.facts["refused"]
     assert ran.facts["campaign"] == [2, 2]
@@ -170,7 +171,7 @@ def test_compare_with_pty_chi(run_notebook: Callable[..., Any]) -> None:
             "run": "[pty_chi_is_here, theirs is not None]",
         },
     )
-    assert ran.facts["r"] < 0.2
+    assert ran.facts["r"] < 0.25
     assert ran.facts["correlation"] > 0.9
     assert ran.facts["round_trip"] == 0
     assert "pty-chi rPIE, 1 mode" in ran.facts["contestants"]
