@@ -15,6 +15,7 @@ from ptycho_bluesky.cli._demo import demo
 from ptycho_bluesky.cli._dispatcher import dispatcher_command
 from ptycho_bluesky.cli._doctor import doctor
 from ptycho_bluesky.cli._edge import edge
+from ptycho_bluesky.cli._examples import teach
 from ptycho_bluesky.cli._export import export
 from ptycho_bluesky.cli._globus import app as globus
 from ptycho_bluesky.cli._infer import infer_command
@@ -63,6 +64,7 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")
 app.add_typer(profile, name="profile")
 app.add_typer(simulate, name="simulate")
+teach(app)
 
 
 def _show_version(wanted: bool) -> None:

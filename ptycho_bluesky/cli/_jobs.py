@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ptycho_bluesky.cli._arrays import app as arrays
+from ptycho_bluesky.cli._complete import complete_job
 from ptycho_bluesky.cli._output import Json, emit, progress, start_logging
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import JobStatus, Ledger, register_pending, spec_of
@@ -33,7 +34,9 @@ app = typer.Typer(
 
 app.add_typer(arrays, name="array")
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or the beginning of one.")]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="Job id, or the beginning of one.", autocompletion=complete_job)
+]
 COLOURS = {"done": "green", "failed": "red", "lost": "red", "running": "cyan", "cancelled": "yellow"}
 
 

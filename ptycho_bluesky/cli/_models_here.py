@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ptycho_bluesky.cli._complete import complete_model
 from ptycho_bluesky.cli._output import say
 from ptycho_bluesky.errors import InferenceError
 
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelName", "model_here", "registered_now"]
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Content hash, the beginning of it, or a name.")]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Content hash, the beginning of it, or a name.", autocompletion=complete_model
+    ),
+]
 
 
 def registered_now(library: ModelLibrary, record: ModelRecord) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ptycho_bluesky.cli._complete import complete_job
 from ptycho_bluesky.cli._input import DistanceM, EnergyKev, FocusToSampleM, PixelM, check_writable, load_input
 from ptycho_bluesky.cli._output import Json, emit, progress, say, start_logging
 from ptycho_bluesky.cli._report_page import subject_of
@@ -21,7 +22,9 @@ def report_command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="RESULT|RUN|JOB", help="Reconstruction (HDF5), or uid of a run, or id of a job; beginnings do."
+            metavar="RESULT|RUN|JOB",
+            help="Reconstruction (HDF5), or uid of a run, or id of a job; beginnings do.",
+            autocompletion=complete_job,
         ),
     ],
     data: Annotated[

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ptycho_bluesky.cli._complete import complete_session
 from ptycho_bluesky.cli._output import Json, emit, say, start_logging
 from ptycho_bluesky.errors import ConfigurationError
 
@@ -19,7 +20,12 @@ LEAVE_S = 2
 
 def watch(
     name: Annotated[
-        str | None, typer.Argument(metavar="[SESSION]", help="Name of a live session; the newest one unless told.")
+        str | None,
+        typer.Argument(
+            metavar="[SESSION]",
+            help="Name of a live session; the newest one unless told.",
+            autocompletion=complete_session,
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; beyond this machine a key is needed.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8060,
