@@ -110,11 +110,9 @@ class Slurm:
     def lose_node(self, node: str) -> None:
         """Kill a node's daemon and everything that runs under it, as a power cut does."""
         self._kill(node)
-        steps = [
-            p for p in psutil.process_iter(["name"]) if p.info["name"] == "slurmstepd" and self._of(p, "SLURM_CONF")
-        ]
         under = [p for p in psutil.process_iter() if self._of(p, "SLURM_CONF") and self._of(p, "SLURMD_NODENAME", node)]
-        for process in [*steps, *under]:  # the steps' daemons first: they would tell the controller of the others' end
+        above = [parent for p in under if (parent := p.parent()) is not None and parent.name().startswith("slurmstepd")]
+        for process in [*above, *under]:  # the steps' daemons first: they would tell the controller of the others' end
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 

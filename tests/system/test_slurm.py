@@ -21,7 +21,7 @@ from ptycho_bluesky.dispatch.clusters._scheduler import SchedulerLauncher
 from ptycho_bluesky.errors import DispatchError
 from ptycho_bluesky.formats import read_reconstruction
 
-pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.timeout(600)]
 
 SETTINGS = """
 [resources.both]
@@ -86,7 +86,7 @@ def spec_of(files: Path, place: str, *, name: str, ranks: int = 2) -> JobSpec:
 
 
 def at_work(job_id: str) -> None:
-    wait_until(lambda: bool(status(job_id).progress), 120, "an epoch")
+    wait_until(lambda: bool(status(job_id).progress), 200, "an epoch")
 
 
 def agree(job_id: str, raw_uid: str, state: str, results: int) -> None:
@@ -122,7 +122,7 @@ def test_on_two_nodes_while_the_console_and_the_controller_die(cluster: Slurm, k
     assert asked.state == "queued" and "does not answer; the job waits" in asked.reason
     cluster.start_controller()
     assert cancel(waiting.job_id).state == "cancelled"
-    done = wait(spec.job_id, 60)
+    done = wait(spec.job_id, 200)
     assert (done.state, done.registered, done.stopped) == ("done", True, True), done
     agree(spec.job_id, "two-nodes", "done", 1)
     agree(waiting.job_id, "later", "cancelled", 0)
@@ -178,10 +178,10 @@ def test_pilots_whose_dispatcher_is_killed_and_started_again(cluster: Slurm, kno
         dispatcher.wait()
         (home / "dispatcher.json").unlink(missing_ok=True)
     with dispatcher_of(home):
-        wait_until(lambda: status(first.job_id).attempt == 2, 60, "the second attempt")
+        wait_until(lambda: status(first.job_id).attempt == 2, 120, "the second attempt")
         at_work(first.job_id)
         stop(first.job_id)
-        done = wait(first.job_id, 120)
+        done = wait(first.job_id, 200)
         assert (done.state, done.registered, done.attempt) == ("done", True, 2), done
         agree(first.job_id, "piloted", "done", 1)
         agree(second, "behind", "cancelled", 0)
