@@ -6,12 +6,12 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from ptycho_bluesky.callbacks._run_news import RunNews
 
-__all__ = ["Console"]
+__all__ = ["Console", "web_address"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,10 @@ class Console:
     ----------
     live:
         A :class:`LiveInference` whose state is shown as well.
-    links:
-        Called with the run's uid when it has ended; returns (what, where) pairs: the address of the data, the job...
+    catalog:
+        The Tiled client to which runs go: at a run's end its address on Tiled's web page is told.
+    dispatch:
+        A :class:`DispatchOnStop` that is subscribed before the console: the job of the run is told as well.
     stream:
         Where to; None for standard output as it is at each line.
     moving:
@@ -56,12 +58,15 @@ class Console:
         self,
         live: Any = None,
         *,
-        links: Callable[[str], Iterable[tuple[str, str]]] | None = None,
+        catalog: Any = None,
+        dispatch: Any = None,
         stream: TextIO | None = None,
         moving: bool | None = None,
     ) -> None:
         self.news = RunNews()
-        self._live, self._links, self._stream, self._moving = live, links, stream, moving
+        self._live, self._catalog, self._dispatch = live, catalog, dispatch
+        self._stream, self._moving = stream, moving
+        self._jobs_before = self._failures_before = 0
         self._lock = threading.Lock()
         self._drawn = 0
         self._row_at = 0.0
@@ -105,6 +110,8 @@ class Console:
             unit = "um" if news.metadata.position_unit != "px" else "px"
             self._say(f"{'frame':>8}  {'time':>8}  {f'y ({unit})':>9}  {f'x ({unit})':>9}  {'live':>8}  confidence")
         self._row_at = 0.0
+        if self._dispatch is not None:
+            self._jobs_before, self._failures_before = len(self._dispatch.job_ids), len(self._dispatch.failures)
         self._tick_along()
 
     def _row(self) -> None:
@@ -134,11 +141,22 @@ class Console:
         why = f": {news.reason}" if news.reason else ""
         ended = ends.get(news.exit_status, news.exit_status)
         self._say(f"Scan {news.start_document.get('scan_id', '')} {ended}{why}; {frames}{seen}")
-        if self._links is not None:
-            self._say(*(f"  {what:15} {where}" for what, where in self._links(news.uid)))
+        self._say(*(f"  {what:15} {where}" for what, where in self._links()))
+
+    def _links(self) -> Iterator[tuple[str, str]]:
+        """Yield where the data of the run are, and what became of its reconstruction."""
+        if (web := web_address(self._catalog)) is not None:
+            yield "data", f"{web}/browse/raw/{self.news.uid}"
+        if self._dispatch is not None:
+            for job in self._dispatch.job_ids[self._jobs_before :]:
+                yield "reconstruction", f"ptycho-bluesky jobs show {job}"
+            for failure in self._dispatch.failures[self._failures_before :]:
+                yield "reconstruction", f"none: {failure}"
 
     def _say(self, *lines: str) -> None:
         stream = self._stream or sys.stdout
+        if not lines:
+            return
         with self._lock:
             self._erase(stream)
             stream.write("".join(f"{line.rstrip()}\n" for line in lines))
@@ -223,6 +241,13 @@ class Console:
         self._closed.set()
         if self._ticker is not None:
             self._ticker.join(1.0)
+
+
+def web_address(catalog: Any) -> str | None:
+    """Return the address of Tiled's web page, without a key; None where Tiled is not, or not yet, connected."""
+    if catalog is None or not getattr(catalog, "ready", True):
+        return None
+    return str(catalog.context.api_uri).rstrip("/").removesuffix("/api/v1") + "/ui"
 
 
 def _short(seconds: float) -> str:

@@ -8,7 +8,7 @@ import bluesky.plans as bp
 import yaml
 from bluesky import RunEngine
 
-from ptycho_bluesky.callbacks import DispatchOnStop, LiveInference
+from ptycho_bluesky.callbacks import Console, DispatchOnStop, LiveInference
 from ptycho_bluesky.catalog import connect_later, resend_backups, tiled_writer
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import register_pending
@@ -33,9 +33,13 @@ for creator, entries in yaml.safe_load((CONFIGS / "devices.yml").read_text()).it
 
 stage, detector, metadata = beamline.stage, beamline.detector, beamline.metadata
 
+live = dispatch = None
 if iconfig["LIVE_INFERENCE"]["ENABLE"]:
     live = LiveInference(iconfig["LIVE_INFERENCE"]["MODEL"])
     RE.subscribe(live)
 if iconfig["DISPATCH"]["ENABLE"]:
     dispatch = DispatchOnStop(iconfig["DISPATCH"]["ENGINE"])
     RE.subscribe(dispatch)
+console = Console(live, catalog=catalog, dispatch=dispatch)
+RE.subscribe(console)
+RE.waiting_hook = console.waiting

@@ -134,7 +134,7 @@ def console_of(session: Session, quiet: bool) -> tuple[RunNews, Console | None]:
         news = RunNews()
         session.RE.subscribe(news)
         return news, None
-    console = Console(session.live, links=session.links)
+    console = Console(session.live, catalog=session.catalog, dispatch=session.dispatch)
     session.RE.subscribe(console)
     session.RE.waiting_hook = console.waiting
     return console.news, console

@@ -5,13 +5,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptycho_bluesky._session._parts import console_of, own_parts, profile_parts
 from ptycho_bluesky._session._running import Running
 from ptycho_bluesky._session._scan import scan_plan
+from ptycho_bluesky.callbacks import web_address
 from ptycho_bluesky.errors import SessionError
 
 if TYPE_CHECKING:
@@ -269,24 +270,12 @@ class Session:
             self.dispatch.job_ids.append(job)
         return f"job {job} is on its way" + ("; it begins when the run has ended" if self.news.running else "")
 
-    def links(self, uid: str) -> Iterator[tuple[str, str]]:
-        """Yield where the data of a run are, and what became of its reconstruction: (what, where)."""
-        if (web := self.web_address()) is not None:
-            yield "data", f"{web}/browse/raw/{uid}"
-        for job, run in self.dispatched().items():
-            if run == uid:
-                yield "reconstruction", f"ptycho-bluesky jobs show {job}"
-        if self.dispatch is not None and self.dispatch.failures:
-            yield "reconstruction", f"none: {self.dispatch.failures[-1]}"
-
     def web_address(self) -> str | None:
         """Return the address of Tiled's web page, without a key; None while Tiled is not connected.
 
         The embedded server asks for the key that is in ``tiled/api_key`` of the settings' home.
         """
-        if self.catalog is None or not getattr(self.catalog, "ready", True):
-            return None
-        return str(self.catalog.context.api_uri).rstrip("/").removesuffix("/api/v1") + "/ui"
+        return web_address(self.catalog)
 
     # the end ----------------------------------------------------------------------------------------------------------
 

@@ -65,11 +65,14 @@ def live(uid: str, **more: Any) -> Any:
 
 def test_a_run_in_a_few_lines() -> None:
     out = io.StringIO()
-    console = Console(links=lambda uid: [("data", f"http://tiled/{uid}")], stream=out)
+    catalog = SimpleNamespace(context=SimpleNamespace(api_uri="http://tiled:8000/api/v1/"))
+    dispatch = SimpleNamespace(job_ids=["of an earlier run"], failures=[])
+    console = Console(catalog=catalog, dispatch=dispatch, stream=out)
     run = Run(console, sample="star")
     console._live = live(run.bundle.start_doc["uid"])
     for k in range(len(PATTERN)):
         run.frame(k)
+    dispatch.job_ids.append("j-1")
     run.stop()
     lines = out.getvalue().splitlines()
     uid = run.bundle.start_doc["uid"]
@@ -79,7 +82,10 @@ def test_a_run_in_a_few_lines() -> None:
     assert lines[3].split()[2:] == ["-0.400", "-0.400", "11", "0.87"]
     assert lines[4].startswith("Scan 7 done; 25 frames in ")
     assert lines[4].endswith("; 11 in the live image, confidence 0.87")
-    assert lines[5:] == [f"  data            http://tiled/{uid}"]
+    assert lines[5:] == [
+        f"  data            http://tiled:8000/ui/browse/raw/{uid}",
+        "  reconstruction  ptycho-bluesky jobs show j-1",
+    ]
 
 
 def test_rows_come_the_rarer_the_longer_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,10 +156,7 @@ def test_a_terminal_gets_the_line_and_its_thread_ends() -> None:
 
 
 def test_it_never_reaches_the_run_engine(caplog: pytest.LogCaptureFixture) -> None:
-    def links(uid: str) -> Any:
-        raise RuntimeError("no catalogue")
-
-    run = Run(Console(links=links, stream=io.StringIO()))
+    run = Run(Console(catalog=object(), stream=io.StringIO()))
     with caplog.at_level(logging.ERROR):
         run.stop()
     assert "the console could not show a 'stop' document" in caplog.text
