@@ -1,8 +1,9 @@
-"""What the site adds to the pages: the index as its menu, and the references made from the code itself."""
+"""What the site adds to the pages: the index as its menu, the notebooks, and references made from the code itself."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,16 @@ def _home(module: Any, name: str) -> str:
     return f"{thing.__module__ if own else module.__name__}.{name}"
 
 
+def notebook_pages() -> Iterator[tuple[str, str, str]]:
+    """Yield title, path and text of a page for each notebook: its words and its code, without outputs."""
+    for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(file.read_text())["cells"]]
+        parts = [text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in cells]
+        text = "\n\n".join(parts).replace(".ipynb)", ".md)").replace("](../docs/", "](../")
+        title = parts[0].splitlines()[0].removeprefix("# ")
+        yield title, f"tutorials/{file.stem}.md", text
+
+
 def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
     """Yield full names and commands of a command line, depth first."""
     inner = getattr(command, "commands", {})
@@ -97,6 +108,8 @@ def on_config(config: Any) -> Any:
     """Take the menu from the index, so that there is one list of pages."""
     found = menu((DOCS / "README.md").read_text())
     for section in found:
+        if "Tutorials" in section:
+            section["Tutorials"] += [{title: path} for title, path, _ in notebook_pages()]
         if "Reference" in section:
             section["Reference"] += [
                 {"Command line": "reference/command-line.md"},
@@ -108,7 +121,8 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made from the code."""
-    made = {path: text for _, path, text in api_pages()} | {"reference/command-line.md": command_page()}
+    made = {path: text for pages in (api_pages(), notebook_pages()) for _, path, text in pages}
+    made["reference/command-line.md"] = command_page()
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     return files
@@ -119,6 +133,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     def shown(link: re.Match[str]) -> str:
         target = (DOCS / page.file.src_uri).parent / link[2]
+        if target.suffix == ".ipynb":
+            return f"[{link[1]}]({target.stem}.md)"
         outside = not target.resolve().is_relative_to(DOCS)
         return f"{link[1]} (`{target.resolve().relative_to(ROOT)}`)" if outside else link[0]
 

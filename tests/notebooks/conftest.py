@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 from ptycho_bluesky.config import settings
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-CELL_S = 200
+CELL_S = 300
 """Longest time of a cell, seconds: the machine may be busy."""
 
 
@@ -42,13 +42,14 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 @pytest.fixture(scope="module")
 def notebook_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home for all notebooks, as a user has one: the catalogue's server is started once."""
-    from ptycho_bluesky.catalog import stop_server
+    from ptycho_bluesky.catalog import connect, stop_server
 
     home = tmp_path_factory.mktemp("notebook-home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PTYCHO_BLUESKY_HOME", str(home))
         patch.delenv("PTYCHO_BLUESKY_TILED_URI", raising=False)
         settings.cache_clear()
+        connect().context.close()
         yield home
         stop_server()
     settings.cache_clear()
