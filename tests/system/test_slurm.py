@@ -71,6 +71,7 @@ def cluster(
     (folder / "tiled").mkdir()
     (folder / "tiled" / "catalog.db").write_bytes((catalog_home / "tiled" / "catalog.db").read_bytes())
     SchedulerLauncher._answers.clear()
+    connect().context.close()  # its server is there when the first job registers
     yield daemons
     for job in jobs():
         cancel(job.job_id, grace_s=0.0)
