@@ -89,9 +89,8 @@ def examine_resource(place: str) -> list[Finding]:
     resource = settings().resources.get(place)
     if resource is None and place != "local":
         known = ", ".join(["local", *settings().resources])
-        return [
-            Finding("resource", "FAIL", f"no such resource; known are {known}: add [resources.{place}] to settings.toml")
-        ]
+        text = f"no such resource; known are {known}: add [resources.{place}] to settings.toml"
+        return [Finding("resource", "FAIL", text)]
     folder = settings().home / "doctor" / f"{place}-{os.getpid()}"
     findings: list[Finding] = []
     try:

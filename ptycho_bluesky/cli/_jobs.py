@@ -131,9 +131,15 @@ def stop(job: JobId, json_output: Json = False) -> None:
 
 
 @app.command()
-def retry(job: JobId, json_output: Json = False) -> None:
+def retry(
+    job: JobId,
+    place: Annotated[
+        str | None, typer.Option(help="Run it there: local, a resource of the settings, or auto, which chooses.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
     """Start a failed, lost or cancelled job again."""
-    emit(_described(retry_job(job)), json_output)
+    emit(_described(retry_job(job, place)), json_output)
 
 
 @app.command()

@@ -72,12 +72,13 @@ def clean(older_than_days: float = 30.0, *, ledger: Ledger | None = None, dry_ru
         if status.updated >= before or status.job_id in needed or not _over(status, ledger):
             continue
         job: JobFolder = ledger.job(status.job_id)
-        files = [f for f in sorted(job.path.iterdir()) if f.is_file() and f.name not in KEPT]
+        kept = {job.path / name for name in KEPT}
+        files = [f for f in sorted(job.path.rglob("*")) if f.is_file() and f not in kept]
         if not files:
             continue
         size = sum(f.stat().st_size for f in files)
         if not dry_run:
             for file in files:
                 file.unlink(missing_ok=True)
-        cleaned.append(Cleaned(status.job_id, tuple(f.name for f in files), size))
+        cleaned.append(Cleaned(status.job_id, tuple(str(f.relative_to(job.path)) for f in files), size))
     return cleaned

@@ -79,6 +79,14 @@ class Executor:
             ) from error
         return job.job_id
 
+    def _moved(self, spec: JobSpec, place: str) -> tuple[JobSpec, str]:
+        """Return a job for another place, which must be there and allow its files, and why it goes there."""
+        place, reason = choose(spec, self.ledger) if place == "auto" else (place, "as asked for")
+        spec = spec.model_copy(update={"place": place})
+        launcher_at(place)
+        check_paths(spec)
+        return spec, f"to run at {place}: {reason}"
+
     def _placed(self, spec: JobSpec) -> tuple[JobSpec, str]:
         """Return a job with the place that it has, or that is chosen now, and why."""
         folder = JobFolder(self.ledger.folder / spec.job_id)
@@ -208,7 +216,7 @@ class Executor:
                 return
             time.sleep(0.02)
 
-    def retry(self, job_id: str, why: str = "") -> JobStatus:
+    def retry(self, job_id: str, why: str = "", *, place: str | None = None) -> JobStatus:
         """Start a failed, lost or cancelled job again; what it has finished already is not done twice.
 
         Parameters
@@ -217,11 +225,13 @@ class Executor:
             Its id, or the beginning of one.
         why:
             For the job's history.
+        place:
+            Where to run it now; None for the same place.
 
         Raises
         ------
         DispatchError
-            When the job is in another state.
+            When the job is in another state, or the place does not take it.
         """
         job = self.ledger.job(job_id)
         with self._launching(job):
@@ -230,6 +240,7 @@ class Executor:
                 raise DispatchError(
                     f"job {job.job_id} is {status.state}; only failed, lost and cancelled jobs can be retried"
                 )
+            moved = None if place is None else self._moved(job.spec(), place)
             deadline = time.monotonic() + KILL_S
             while self._works(job):  # it has said its last word, and is about to end
                 if time.monotonic() > deadline:
@@ -237,6 +248,9 @@ class Executor:
                 time.sleep(0.05)
             for flag in (job.cancel_file, job.stop_file, job.overdue_file, job.runner_file, job.heartbeat_file):
                 flag.unlink(missing_ok=True)
+            if moved is not None:
+                job.move(moved[0])
+                why = why or moved[1]
             self.ledger.record(job, "queued", attempt=status.attempt + 1, reason=why)
             self._launch(job)
         return job.status()

@@ -101,6 +101,10 @@ class JobFolder:
         except OSError as error:
             raise DispatchError(f"{self.spec_file} cannot be read: {error}; submit the job again") from None
 
+    def move(self, spec: JobSpec) -> None:
+        """Write the specification of the same job at another place."""
+        atomic_write(self.spec_file, spec.model_dump_json(indent=1))
+
     def _locked(self) -> Any:
         return file_lock(self.path / "status.lock", timeout_s=10.0)
 

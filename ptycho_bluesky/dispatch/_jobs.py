@@ -95,9 +95,13 @@ def stop(job_id: str) -> JobStatus:
     return _do(lambda at: at.stop(job_id))
 
 
-def retry(job_id: str) -> JobStatus:
-    """Start a failed, lost or cancelled job again."""
-    return _do(lambda at: at.retry(job_id))
+def retry(job_id: str, place: str | None = None) -> JobStatus:
+    """Start a failed, lost or cancelled job again, at another place (``"auto"`` chooses) where one is given."""
+    if place is None:
+        return _do(lambda at: at.retry(job_id))
+    if _elsewhere() is not None:
+        raise DispatchError("a job of a dispatcher on another machine is moved there, by `jobs retry --place`")
+    return Executor().retry(job_id, place=place)
 
 
 def logs(job_id: str, lines: int = 50) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ptycho_bluesky.config import settings
-from ptycho_bluesky.dispatch import JobSpec, Ledger, LocalExecutor, cancel, history
+from ptycho_bluesky.dispatch import JobSpec, Ledger, LocalExecutor, cancel, history, retry
 from ptycho_bluesky.dispatch._choice import choose
 from ptycho_bluesky.dispatch.clusters import Seen, SlurmLauncher
 from ptycho_bluesky.errors import ConfigurationError, DispatchError
@@ -114,6 +114,24 @@ def test_files_outside_the_allowed_folders_are_refused(
     ):
         LocalExecutor().submit(make_spec())
     assert choose(make_spec(place="auto", frames=100), Ledger())[0] == "small"
+
+
+def test_a_failed_job_is_tried_again_at_another_place_and_stays_the_same_job(
+    places: Callable[..., set[str]], make_spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places()
+    monkeypatch.setattr(SlurmLauncher, "submit", lambda self, job, shape, script, after: "7")
+    ledger = Ledger()
+    job, _ = ledger.create(make_spec(place="small"))
+    ledger.record(job, "failed", reason="its cluster is down", kind="machine")
+    with pytest.raises(DispatchError, match="no resource is named 'moon'"):
+        retry(job.job_id, "moon")
+    assert job.status().state == "failed" and job.spec().place == "small"
+    assert retry(job.job_id, "large").attempt == 2
+    assert (job.spec().place, job.spec().job_id, (job.runner() or {})["place"]) == ("large", job.job_id, "large")
+    assert [j.job_id for j in ledger.active("large")] == [job.job_id] and ledger.active("small") == []
+    assert history(job.job_id)[-1]["reason"] == "to run at large: as asked for"
+    ledger.record(job, "failed")
 
 
 @pytest.mark.parametrize(
