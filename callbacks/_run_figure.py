@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 REDRAW_MS = 500
 ORANGE = "#d1741d"
+SIDE = 128
+"""Pixels of a frame; the field of a far-field frame does not depend on it."""
 
 
 class RunFigure:
@@ -97,18 +99,23 @@ class RunFigure:
                 axis.set(xticks=[], yticks=[])
                 axis.text(0.5, 0.5, "no live image yet", ha="center", va="center", transform=axis.transAxes)
         else:
-            _map(coverage, image, image.coverage, "Blues", "Coverage")
-            _map(phase, image, image.phase, "gray", "Live phase (rad)")
+            _map(coverage, image, image.coverage, self._half_field(), "Blues", "Coverage")
+            _map(phase, image, image.phase, self._half_field(), "gray", "Live phase (rad)")
         doc = self._news.start_document
         state = self._news.exit_status or "running"
         figure.suptitle(f"Scan {doc.get('scan_id', '')}  {self._news.uid[:8]}  {state}", fontsize=10, x=0.01, ha="left")
+
+    def _half_field(self) -> float:
+        """Return from a position to where its frame's patch begins, metres; of pixels it is not known here."""
+        geometry = self._news.metadata.geometry if self._news.metadata is not None else None
+        return 0.0 if geometry is None else geometry.pixel_size_m(SIDE) * SIDE / 2
 
     def _path(self, axis: Any) -> None:
         news = self._news
         pixels = news.metadata is None or news.metadata.position_unit == "px"
         scale, unit = (1.0, "px") if pixels else (1e6, "um")
         if news.path is not None:
-            axis.plot(*(news.path[:, ::-1] * scale).T, "-", color="0.8", linewidth=0.6, zorder=1)
+            axis.plot(*(news.path[:, ::-1] * scale).T, "-", color="0.8", linewidth=0.4, alpha=0.7, zorder=1)
         done = news.measured * scale
         axis.plot(done[:, 1], done[:, 0], ".", color="#1f5a99", markersize=3, zorder=2)
         if len(done) and news.running:
@@ -124,12 +131,14 @@ def _backend() -> str:
     return str(matplotlib.get_backend()).lower()
 
 
-def _map(axis: Any, image: LiveImage, values: npt.NDArray[np.float32], colours: str, title: str) -> None:
+def _map(
+    axis: Any, image: LiveImage, values: npt.NDArray[np.float32], half_field: float, colours: str, title: str
+) -> None:
     known = values[np.isfinite(values)]
     low, high = np.percentile(known, [1, 99]) if known.size else (0.0, 1.0)
     height, width = values.shape
     scale = 1e6 if image.pixel_size < 1e-3 else 1.0
-    top, left = (v * scale for v in image.origin)
+    top, left = ((v - half_field) * scale for v in image.origin)
     side = image.pixel_size * scale
     extent = (left, left + width * side, top + height * side, top)
     axis.set_facecolor("0.92")
