@@ -36,8 +36,8 @@ print(len(took), took[len(took) // 2], took[int(len(took) * 0.99)], flush=True)
 CALM_S = 10.0
 """Longest time between two kills."""
 
-VICTIMS = ("runner", "runner", "console", "dispatcher", "warm")
-"""Whom it kills, runners twice as often."""
+VICTIMS = (*["runner"] * 6, *["console"] * 2, *["dispatcher"] * 2, "warm")
+"""Whom it kills, and how often one rather than another."""
 
 
 class Storm:
@@ -135,7 +135,11 @@ class Storm:
     def run(self, timeout_s: float) -> dict[str, Any]:
         """Rage, wait until all is done, and return what was seen; raises TimeoutError where it does not end."""
         begin = time.monotonic()
-        self.dispatcher, self.console = self._dispatcher(), self._console()
+        self.dispatcher = self._dispatcher()
+        while not (self.home / "jobs" / "warm.sock").exists():
+            self._in_time(begin, timeout_s)
+            time.sleep(0.1)
+        self.console = self._console()
         try:
             while sum(self.killed.values()) < self.kills and self.states()["done"] < self.jobs:
                 self._calm()

@@ -14,6 +14,7 @@ from itertools import islice
 from ptycho_bluesky._locks import acquire, file_lock, release
 from ptycho_bluesky.dispatch._folder import JobFolder
 from ptycho_bluesky.dispatch._ledger import Ledger
+from ptycho_bluesky.dispatch._warm_client import is_warming
 from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["to_be_launched", "wait_for_turn"]
@@ -28,12 +29,16 @@ AHEAD = 4
 
 
 def to_be_launched(ledger: Ledger) -> list[JobFolder]:
-    """Return the jobs that should have a runner and have none: the next few for each device, all for other places."""
+    """Return the jobs that should have a runner and have none: the next few for each device, all for other places.
+
+    While a warm process is loading, the next one is enough: the others start sooner by waiting for it.
+    """
     chosen = []
+    ahead = 1 if is_warming(ledger.folder) else AHEAD
     for resource, queue in ledger.queues().items():
         here = re.fullmatch(r"cpu|cuda:\d+", resource) is not None
         waiting = (job for job in _folders(ledger, queue) if ledger.refreshed(job).state == "queued")
-        chosen += [job for job in islice(waiting, AHEAD if here else None) if not job.runner_file.exists()]
+        chosen += [job for job in islice(waiting, ahead if here else None) if not job.runner_file.exists()]
     return chosen
 
 

@@ -23,11 +23,14 @@ from typing import Any
 from ptycho_bluesky import __version__
 from ptycho_bluesky._locks import acquire, release
 from ptycho_bluesky.config import settings
-from ptycho_bluesky.dispatch._warm_client import LARGEST, LOCK, listening
+from ptycho_bluesky.dispatch._warm_client import LARGEST, LOCK, SOCKET, listening
 
 __all__ = ["main", "preload"]
 
 logger = logging.getLogger("ptycho_bluesky.warm")
+
+LOOK_S = 1.0
+"""Longest time that others look whether there is a warm process already."""
 
 ANSWER_S = 2.0
 """Longest time that a client may take to say what it wants."""
@@ -76,11 +79,18 @@ def _run_job(asked: dict[str, Any]) -> int:
     return runner.main(folder, int(asked["slots"]))
 
 
+def _tend(folder: Path) -> int:
+    from ptycho_bluesky.dispatch import Executor, Ledger
+
+    Executor(Ledger(folder)).tend()
+    return 0
+
+
 class _Warm:
     """The loop: who asks is answered with the process of a new runner."""
 
-    def __init__(self, listener: socket.socket, lock: int, idle_s: float) -> None:
-        self.listener, self.lock, self.idle_s = listener, lock, idle_s
+    def __init__(self, folder: Path, listener: socket.socket, lock: int, idle_s: float) -> None:
+        self.folder, self.listener, self.lock, self.idle_s = folder, listener, lock, idle_s
         self.used = time.monotonic()
         self.ended = False
 
@@ -93,12 +103,12 @@ class _Warm:
             self.ended = True
             said: dict[str, Any] = {"version": __version__}
         elif asked["do"] == "run":
-            said = {"pid": self._fork(asked, connection)}
+            said = {"pid": self._fork(lambda: _run_job(asked), connection)}
         else:
             said = {"pid": os.getpid(), "version": __version__}
         connection.sendall(json.dumps(said).encode() + b"\n")
 
-    def _fork(self, asked: dict[str, Any], connection: socket.socket) -> int:
+    def _fork(self, work: Callable[[], int], connection: socket.socket | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -106,12 +116,13 @@ class _Warm:
             return pid
         status = 1
         try:
-            connection.close()
+            if connection is not None:
+                connection.close()
             self.listener.close()
             release(self.lock)  # the parent's copy holds it
-            status = _run_job(asked)
+            status = work()
         except BaseException:  # whatever it is, this process must not go on as its parent
-            logger.exception("the runner could not begin")
+            logger.exception("the fork could not do its work")
         finally:
             logging.shutdown()
             os._exit(status)
@@ -119,6 +130,7 @@ class _Warm:
     def serve(self, parent_ended: Callable[[], bool]) -> None:
         """Answer until nobody has asked for `idle_s` seconds, or `parent_ended`."""
         self.listener.settimeout(REST_S)
+        self._fork(lambda: _tend(self.folder))  # what waited for this process, which it will be asked for
         while not self.ended and not parent_ended() and time.monotonic() - self.used < self.idle_s:
             with contextlib.suppress(TimeoutError):
                 connection, _ = self.listener.accept()
@@ -144,9 +156,10 @@ def main(folder: Path, idle_s: float) -> int:
     """Serve the jobs in `folder`; 3 where another process does so already."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    lock = acquire(folder / LOCK)
+    lock = acquire(folder / LOCK, timeout_s=LOOK_S)
     if lock is None:
         return 3
+    (folder / SOCKET).unlink(missing_ok=True)  # of the one before
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)  # for whoever wants to end it
     begin = time.monotonic()
@@ -156,7 +169,7 @@ def main(folder: Path, idle_s: float) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies of runners that ended
     with listening(folder) as listener:
-        _Warm(listener, lock, idle_s).serve(terminated.is_set)
+        _Warm(folder, listener, lock, idle_s).serve(terminated.is_set)
     return 0
 
 

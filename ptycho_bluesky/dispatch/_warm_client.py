@@ -18,7 +18,7 @@ from ptycho_bluesky import __version__
 from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
 
-__all__ = ["LARGEST", "LOCK", "end_warm", "ensure_warm", "hand_over", "is_warm", "listening"]
+__all__ = ["LARGEST", "LOCK", "SOCKET", "end_warm", "ensure_warm", "hand_over", "is_warm", "is_warming", "listening"]
 
 LOCK = "warm.lock"
 SOCKET = "warm.sock"
@@ -79,6 +79,14 @@ def _ask(folder: Path, do: str, **more: Any) -> dict[str, Any] | None:
 def is_warm(folder: Path) -> bool:
     """Whether a warm process waits for jobs in `folder`."""
     return (folder / SOCKET).exists() and "pid" in (_ask(folder, "ping") or {})
+
+
+def is_warming(folder: Path) -> bool:
+    """Whether a warm process is loading the engines, and will take jobs in some seconds."""
+    if not (folder / LOCK).exists() or (folder / SOCKET).exists():
+        return False
+    with file_lock(folder / LOCK, shared=True) as nobody:
+        return not nobody
 
 
 def hand_over(folder: Path, slots: int) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ptycho_bluesky.dispatch import Ledger
-from ptycho_bluesky.dispatch._warm_client import end_warm, ensure_warm
+from ptycho_bluesky.dispatch._warm_client import end_warm
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -27,13 +27,11 @@ def test_consoles_runners_and_dispatchers_are_killed_and_every_job_is_done_once(
     storm: Any = storms.Storm(home, 12, 5, seed, victims=("runner", "console", "dispatcher"), environment=AWAY)
     monkeypatch.syspath_prepend(str(storm.site))
     monkeypatch.setenv("PYTHONPATH", storm.environment["PYTHONPATH"])
-    folder = Ledger().folder
-    ensure_warm(folder)
     try:
         seen = storm.run(timeout_s=100)
         assert storm.faults() + bench.in_ledger_alone(Ledger()) == [], seen
         assert sum(seen["killed"].values()) == 5 or len(storm.folders()) == 12
     finally:
-        end_warm(folder)
+        end_warm(Ledger().folder)
         for name in ("dispatch", "storm", "cheap_recipe"):
             sys.modules.pop(name, None)
