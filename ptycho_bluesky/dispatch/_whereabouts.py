@@ -33,7 +33,7 @@ def whereabouts(job: JobFolder) -> dict[str, Any]:
     return {
         "place": spec.place,
         "kind": runner.get("kind", "local"),
-        "scheduler_job": runner.get("id"),
+        "scheduler_job": os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or runner.get("id"),
         "nodes": os.environ.get("SLURM_JOB_NODELIST") or platform.node(),
         "ranks": spec.ranks,
         "attempt": job.status().attempt,
