@@ -39,7 +39,7 @@ from ptycho_bluesky.dispatch.runner import main
 from ptycho_bluesky.formats import read_reconstruction
 from ptycho_bluesky.inference import ProbeViTModel, load_model
 
-pytestmark = [pytest.mark.xdist_group("globus"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.xdist_group("globus"), pytest.mark.timeout(300)]
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,15 @@ def patient(spec, should_stop, on_state, folder):
             return None
         on_state(SimpleNamespace(epoch=epoch, epochs=spec.options["epochs"], r_factor=0.5, seconds=0.1 * epoch))
         time.sleep(0.1)
+    from ptycho_bluesky.formats import read_reconstruction
+
+    return read_reconstruction(spec.options["result"])
 """
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An installed package that registers a recipe which computes nothing, for a long time."""
+    """An installed package that registers a recipe which computes nothing, for as long as it is told."""
     folder = tmp_path_factory.mktemp("site-packages")
     (folder / "patient.py").write_text(PATIENT)
     about = folder / "patient-1.dist-info"
@@ -144,7 +147,7 @@ def unseen(measurement: Path) -> Callable[..., JobSpec]:
     return make
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 100.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -246,15 +249,23 @@ def test_trained_there_deployed_here(
 
 
 def test_by_the_flow_in_the_cloud_and_again_from_where_it_broke(
-    client: Any, facility: Facility, unseen: Callable[..., JobSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Any,
+    facility: Facility,
+    unseen: Callable[..., JobSpec],
+    known_files: Path,
+    package: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reach(client, monkeypatch)
+    monkeypatch.syspath_prepend(str(package))
     deployed = CliRunner().invoke(app, ["globus", "flow", "deploy", "facility", "--json"])
     assert deployed.exit_code == 0, deployed.output
     flow = json.loads(deployed.stdout)["flow"]
     (tmp_path / "settings.toml").write_text(f'{RESOURCE}flow = "{flow}"\n')
     settings.cache_clear()
-    job, _ = Ledger().create(unseen(raw_uid="run-of-the-flow"))
+    options = {"epochs": 2, "result": str(known_files / "result.h5")}
+    job, _ = Ledger().create(unseen(recipe="patient", options=options, raw_uid="run-of-the-flow"))
     facility.fails(break_action="TransferBack")
     failed = take(job)
     assert failed.state == "failed" and "flow failed at TransferBack: " in failed.reason, failed
