@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from storm import Storm
+from storms.storm import Storm
 
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import Ledger

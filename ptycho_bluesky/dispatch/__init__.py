@@ -28,6 +28,7 @@ from ptycho_bluesky.dispatch._jobs import (
     stop,
     submit,
     wait,
+    warm_up,
 )
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._pending import register_pending
@@ -73,4 +74,5 @@ __all__ = [
     "submit",
     "submit_array",
     "wait",
+    "warm_up",
 ]

@@ -15,10 +15,24 @@ from ptycho_bluesky.dispatch._executor import GRACE_S, Executor
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._spec import JobSpec
 from ptycho_bluesky.dispatch._status import FINAL, JobStatus
+from ptycho_bluesky.dispatch._warm_client import ensure_warm
 from ptycho_bluesky.dispatch.service import DispatcherClient, dispatcher
 from ptycho_bluesky.errors import DispatcherAwayError, DispatchError
 
-__all__ = ["AnyExecutor", "cancel", "history", "jobs", "logs", "retry", "spec_of", "status", "stop", "submit", "wait"]
+__all__ = [
+    "AnyExecutor",
+    "cancel",
+    "history",
+    "jobs",
+    "logs",
+    "retry",
+    "spec_of",
+    "status",
+    "stop",
+    "submit",
+    "wait",
+    "warm_up",
+]
 
 T = TypeVar("T")
 
@@ -83,6 +97,15 @@ def spec_of(job_id: str) -> JobSpec:
     """Return the specification of a job."""
     service = _elsewhere()
     return Ledger().job(job_id).spec() if service is None else service.spec(job_id)
+
+
+def warm_up() -> None:
+    """Start a process that loads the engines and forks the runners of jobs to come; without a job it ends in 15 min.
+
+    For sessions without a dispatcher, e.g. when a scan begins. It returns at once; the engines take some seconds.
+    """
+    if _elsewhere() is None:
+        ensure_warm(Ledger().folder)
 
 
 def cancel(job_id: str, grace_s: float = GRACE_S) -> JobStatus:

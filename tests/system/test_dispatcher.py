@@ -30,9 +30,10 @@ from ptycho_bluesky.dispatch import (
     spec_of,
     submit,
     wait,
+    warm_up,
 )
 from ptycho_bluesky.dispatch import status as job_status
-from ptycho_bluesky.dispatch._warm_client import end_warm, ensure_warm, is_warm
+from ptycho_bluesky.dispatch._warm_client import end_warm, is_warm
 from ptycho_bluesky.dispatch.service import dispatcher
 from ptycho_bluesky.dispatch.service._serve import serve
 from ptycho_bluesky.errors import ConfigurationError, DispatchError
@@ -184,10 +185,11 @@ def test_an_address_that_is_taken_is_named(home: Path) -> None:
 
 def test_a_warm_process_forks_runners_that_outlive_it(home: Path, make_spec: Make) -> None:
     folder = Ledger().folder
-    ensure_warm(folder)
+    warm_up()
     try:
         until(lambda: is_warm(folder))
-        ensure_warm(folder)  # one is enough
+        warm_up()  # one is enough
+        assert stat.S_IMODE((folder / "warm.sock").stat().st_mode) == 0o600
         first, second = submit(make_spec(4)), submit(make_spec(LONG))
         assert wait(first, 60).state == "done"
         until(lambda: bool(job_status(second).progress))

@@ -22,9 +22,9 @@ def test_consoles_runners_and_dispatchers_are_killed_and_every_job_is_done_once(
 ) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import dispatch as bench
-    import storm as storms
+    from storms.storm import Storm
 
-    storm: Any = storms.Storm(home, 12, 5, seed, victims=("runner", "console", "dispatcher"), environment=AWAY)
+    storm: Any = Storm(home, 12, 5, seed, victims=("runner", "console", "dispatcher"), environment=AWAY)
     monkeypatch.syspath_prepend(str(storm.site))
     monkeypatch.setenv("PYTHONPATH", storm.environment["PYTHONPATH"])
     try:
@@ -33,5 +33,5 @@ def test_consoles_runners_and_dispatchers_are_killed_and_every_job_is_done_once(
         assert sum(seen["killed"].values()) == 5 or len(storm.folders()) == 12
     finally:
         end_warm(Ledger().folder)
-        for name in ("dispatch", "storm", "cheap_recipe"):
+        for name in ("dispatch", "storms", "storms.storm", "storms.cheap_recipe"):
             sys.modules.pop(name, None)

@@ -65,7 +65,7 @@ def test_registering_twice_is_registering_once_and_another_result_is_refused(cli
         _ = first.raw
 
 
-@pytest.mark.parametrize("arrays", [0, 3, 6, 8])
+@pytest.mark.parametrize("arrays", range(9))
 def test_what_a_killed_process_left_half_written_is_replaced(
     client: Any, make_result: Make, monkeypatch: pytest.MonkeyPatch, arrays: int
 ) -> None:

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cheap_recipe
 import psutil
+
+from storms import cheap_recipe
 
 CONSOLE = """
 import os, sys, time

@@ -1,0 +1,1 @@
+"""A storm over many small jobs, and what they do."""
