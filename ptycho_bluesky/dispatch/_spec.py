@@ -218,7 +218,7 @@ class JobSpec(BaseModel):
         Raises
         ------
         DispatchError
-            When it is none; the text names every key at fault.
+            When it is none; the text says `where`, and names every key at fault.
         """
         if len(text) > 2 * LIMIT:
             raise DispatchError(f"{where} has {len(text)} bytes; at most {LIMIT}: name files, do not embed data")

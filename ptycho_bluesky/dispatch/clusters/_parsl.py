@@ -195,7 +195,7 @@ class ParslPilots:
         return {"kind": "parsl", "place": self.place, "id": str(task.tid)}
 
     def alive(self, job: JobFolder, runner: Mapping[str, Any]) -> bool | None:
-        """Whether a pilot has the job, or will have it."""
+        """Whether a pilot has the job, or will have it; `runner` is not needed for that."""
         began = job.heartbeat_file.exists()
         if (job.path / KILL).exists() and not began:
             return False
@@ -213,7 +213,7 @@ class ParslPilots:
         (job.path / KILL).touch()
 
     def ending(self, job: JobFolder, runner: Mapping[str, Any]) -> Ending | None:
-        """Return what became of the pilot."""
+        """Return what became of the pilot of a job; `runner` is not needed for that."""
         task, again = self._tasks.get(job.job_id), f"`jobs retry {job.job_id[:8]}` starts it again"
         if not self.started:
             return None
