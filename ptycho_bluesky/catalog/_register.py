@@ -111,21 +111,28 @@ def _metadata(rec: Reconstruction, job_id: str, raw_uid: str | None, start: Mapp
     }
 
 
-def _write(node: Any, rec: Reconstruction) -> None:
+def _write(node: Any, rec: Reconstruction, tags: list[str] | None) -> None:
+    """Write all arrays and tables; each node needs its access tags anew, else it is its writer's alone."""
     phase = rec.phase
-    node.write_array(phase, key="phase", dims=("y", "x"), metadata={"unit": "rad"})
-    node.write_array(rec.amplitude, key="amplitude", dims=("y", "x"))
-    node.write_array(np.asarray(rec.object, np.complex64), key="object", dims=("slice", "y", "x"))
-    node.write_array(np.asarray(rec.probe, np.complex64), key="probe", dims=("mode", "y", "x"))
-    node.write_array(np.asarray(rec.coverage, np.float32), key="coverage", dims=("y", "x"))
-    node.write_array(_preview(phase), key="preview", dims=("y", "x", "rgb"))
+    common: dict[str, Any] = {} if tags is None else {"access_tags": tags}
+    node.write_array(phase, key="phase", dims=("y", "x"), metadata={"unit": "rad"}, **common)
+    node.write_array(rec.amplitude, key="amplitude", dims=("y", "x"), **common)
+    node.write_array(np.asarray(rec.object, np.complex64), key="object", dims=("slice", "y", "x"), **common)
+    node.write_array(np.asarray(rec.probe, np.complex64), key="probe", dims=("mode", "y", "x"), **common)
+    node.write_array(np.asarray(rec.coverage, np.float32), key="coverage", dims=("y", "x"), **common)
+    node.write_array(_preview(phase), key="preview", dims=("y", "x", "rgb"), **common)
     unit = {"unit": "px" if rec.pixel_size_m is None else "m"}
     rows, columns = np.asarray(rec.positions, np.float64).T
-    node.write_table({"row": rows.copy(), "column": columns.copy()}, key="positions", metadata=unit)
+    node.write_table({"row": rows.copy(), "column": columns.copy()}, key="positions", metadata=unit, **common)
     if len(rec.errors):
         epochs = np.arange(1, len(rec.errors) + 1)
-        node.write_table({"epoch": epochs, "r_factor": np.asarray(rec.errors, np.float64)}, key="errors")
+        node.write_table({"epoch": epochs, "r_factor": np.asarray(rec.errors, np.float64)}, key="errors", **common)
     node.update_metadata({"complete": True}, drop_revision=True)
+
+
+def _tags(start: Mapping[str, Any]) -> list[str] | None:
+    """Return the access tags of a run: its results are for the same people."""
+    return [str(tag) for tag in start.get("tiled_access_tags") or []] or None
 
 
 def _link(run: Any, path: str) -> None:
@@ -144,7 +151,7 @@ def register_reconstruction(
     """Put a result into the catalogue as ``processed/ptychography/<job_id>``, exactly once.
 
     Called again with the same result it changes nothing; what a killed process left half-written is replaced. The
-    partial image of the job is taken away.
+    partial image of the job is taken away. Where the run has access tags (``tiled_access_tags``), the result has them.
 
     Parameters
     ----------
@@ -171,21 +178,21 @@ def register_reconstruction(
     with registering(job_id):
         run = None if raw_uid is None else find_run(client, raw_uid)
         start = {} if run is None else run.metadata["start"]
-        metadata = _metadata(reconstruction, job_id, raw_uid, start)
+        metadata, tags = _metadata(reconstruction, job_id, raw_uid, start), _tags(start)
         node = parent.get(job_id)
         if node is not None and not node.metadata.get("complete"):
             node.delete(recursive=True, external_only=False)
             node = None
         if node is None:
             try:
-                node = parent.create_container(job_id, metadata=metadata, specs=[SPEC])
+                node = parent.create_container(job_id, metadata=metadata, specs=[SPEC], access_tags=tags)
             except ClientError as error:
                 if error.response.status_code != CONFLICT:
                     raise
                 raise CatalogError(
                     f"another machine is registering job {job_id} at this moment; try again in a minute"
                 ) from error
-            _write(node, reconstruction)
+            _write(node, reconstruction, tags)
             node = parent[job_id]
         elif node.metadata.get("content_hash") != metadata["content_hash"]:
             raise CatalogError(
