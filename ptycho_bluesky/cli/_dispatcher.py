@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ptycho_bluesky.cli._output import Json, emit, start_logging
+from ptycho_bluesky.cli._output import Json, emit
 from ptycho_bluesky.errors import DispatchError
 
 __all__ = ["dispatcher_command"]
@@ -32,7 +32,8 @@ def dispatcher_command(
             raise DispatchError("no dispatcher runs here; `ptycho-bluesky dispatcher` starts one")
         emit({"uri": found.uri, **found.about()}, json_output)
         return
-    start_logging(logging.INFO)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     from ptycho_bluesky.dispatch.service._serve import serve
 
     serve(host, port, certificate=certificate, certificate_key=certificate_key, warm=warm)

@@ -217,7 +217,8 @@ class Ledger:
     def unfinished(self) -> list[JobStatus]:
         """Return the jobs that have not ended, in no order; those whose runner has died are detected."""
         rows = self._run(f"SELECT job_id, state FROM jobs WHERE state IN {ACTIVE}")
-        statuses = [self.refreshed(JobFolder(self.folder / job_id), known) for job_id, known in rows]
+        there = [(JobFolder(self.folder / job_id), known) for job_id, known in rows]
+        statuses = [self.refreshed(job, known) for job, known in there if job.spec_file.exists()]
         return [status for status in statuses if status.state not in FINAL]
 
     def refreshed(self, job: JobFolder, known: str = "queued") -> JobStatus:
@@ -230,7 +231,8 @@ class Ledger:
     def ended(self, since: float) -> list[JobStatus]:
         """Return the jobs that failed or were lost since then (seconds since 1970), as the ledger knows them."""
         rows = self._run("SELECT job_id FROM jobs WHERE state IN ('lost', 'failed') AND updated >= ?", (since,))
-        return [JobFolder(self.folder / job_id).status() for (job_id,) in rows]
+        jobs = (JobFolder(self.folder / job_id) for (job_id,) in rows)
+        return [job.status() for job in jobs if job.spec_file.exists()]
 
     def queues(self) -> dict[str, list[str]]:
         """Return the ids of the jobs that wait, as the ledger knows them, by what they wait for; the next one first."""

@@ -127,6 +127,7 @@ def serve(
                 access_log=False,
                 server_header=False,
                 lifespan="off",
+                ws="none",
                 limit_concurrency=AT_ONCE,
                 timeout_graceful_shutdown=2,
                 ssl_certfile=certificate,

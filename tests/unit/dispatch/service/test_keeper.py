@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import JobFolder, JobSpec, Ledger, LocalExecutor
 from ptycho_bluesky.dispatch._launcher import LocalLauncher
@@ -86,6 +88,24 @@ def test_few_runners_wait_and_the_next_ones_are_started_as_these_end(started: li
     Keeper(executor, retries=0).tend()
     assert started == [*ids[:4], urgent, ids[4]]
     assert executor.tend() == []
+
+
+def test_while_a_warm_process_loads_one_runner_starts_cold(started: list[str], make_spec: Make) -> None:
+    executor = LocalExecutor()
+    with file_lock(executor.ledger.folder / "warm.lock"):
+        ids = [executor.submit(make_spec(raw_uid=str(i))) for i in range(3)]
+        assert started == ids[:1]
+    assert executor.tend() == ids[1:] == started[1:]
+
+
+def test_jobs_whose_folders_were_deleted_keep_nobody_waiting(started: list[str], make_spec: Make) -> None:
+    executor = LocalExecutor()
+    for i in range(5):
+        job_id = executor.submit(make_spec(raw_uid=str(i)))
+        shutil.rmtree(executor.ledger.folder / job_id)
+    job_id = executor.submit(make_spec(raw_uid="5"))
+    Keeper(executor, retries=1).tend()
+    assert started[-1] == job_id
 
 
 def test_a_runner_that_died_while_it_was_being_cancelled_is_cancelled(started: list[str], make_spec: Make) -> None:
