@@ -119,7 +119,13 @@ def stop(job_id: str) -> JobStatus:
 
 
 def retry(job_id: str, place: str | None = None) -> JobStatus:
-    """Start a failed, lost or cancelled job again, at another place (``"auto"`` chooses) where one is given."""
+    """Start a failed, lost or cancelled job again, at another place (``"auto"`` chooses) where one is given.
+
+    Raises
+    ------
+    DispatchError
+        When there is no such job, its state does not allow it, or a dispatcher elsewhere would have to move it.
+    """
     if place is None:
         return _do(lambda at: at.retry(job_id))
     if _elsewhere() is not None:
