@@ -285,6 +285,15 @@ def test_the_source_of_a_dashboard(s: Session) -> None:
     assert source.path() == pytest.approx(s.news.path + field_m / 2)
 
 
+def test_its_dashboard(s: Session) -> None:
+    pytest.importorskip("anywidget", reason="needs anywidget (extra 'notebook')")
+    board = s.dashboard()
+    try:
+        assert isinstance(board.source, SessionSource)
+    finally:
+        board.close()
+
+
 def test_its_buttons(s: Session) -> None:
     source = SessionSource(s)
     with pytest.raises(SessionError, match="the RunEngine is idle"):
