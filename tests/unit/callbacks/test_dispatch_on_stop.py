@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,16 @@ from event_model import compose_run
 from pydantic import ValidationError
 
 from ptycho_bluesky.callbacks import DispatchOnStop
-from ptycho_bluesky.dispatch import FollowUp, JobSpec, JobStatus, LocalExecutor, cancel
+from ptycho_bluesky.dispatch import (
+    FollowUp,
+    JobSpec,
+    JobStatus,
+    LocalExecutor,
+    TiledSource,
+    arrays,
+    cancel,
+    cancel_array,
+)
 from ptycho_bluesky.errors import DispatchError
 from ptycho_bluesky.experiment import PtychographyMetadata
 
@@ -142,6 +152,99 @@ def test_trainings_that_begin_by_themselves_are_asked_for_with_the_reconstructio
     assert DispatchOnStop(executor=executor, promote=True)._spec.then is None
     with pytest.raises(DispatchError, match='"after"'):
         DispatchOnStop(fine_tune="before")  # type: ignore[arg-type]
+
+
+class Following(Recorder):
+    """An executor whose jobs stand as a test says; with `hold`, a submission takes until that is set."""
+
+    def __init__(self, state: str = "running", *, stopped: bool = False, hold: threading.Event | None = None) -> None:
+        super().__init__()
+        self.state, self.stopped, self.hold = state, stopped, hold
+
+    def submit(self, spec: JobSpec) -> str:
+        if self.hold is not None:
+            self.hold.wait(10)
+        return super().submit(spec)
+
+    def poll(self, job_id: str) -> JobStatus:
+        return JobStatus(job_id, self.state, 0.0, 0.0, stopped=self.stopped)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", ["event", "page", "file"])
+def test_a_job_begins_during_its_scan_once_and_without_the_run_engine_waiting(home: Path, way: str) -> None:
+    executor = Following(hold=threading.Event())
+    dispatch = DispatchOnStop(grow_from=10, executor=executor)
+    *before, (name, stop) = documents(20, way=way)
+    for item in before:
+        dispatch(*item)
+    assert executor.specs == [], "the submission is still under way, and nobody waits for it"
+    assert executor.hold is not None
+    executor.hold.set()
+    dispatch(name, stop)
+    (spec,) = executor.specs
+    assert (
+        spec.source == TiledSource(uid=before[0][1]["uid"], grow=True, wait_s=900.0)
+        and spec.raw_uid == stop["run_start"]
+    )
+    assert dispatch.job_ids == [spec.job_id]
+    for item in documents(9):
+        dispatch(*item)
+    assert len(executor.specs) == 1, "neither enough to begin with, nor to reconstruct"
+
+
+@pytest.mark.parametrize(
+    ("state", "stopped", "again"),
+    [
+        ("failed", False, True),
+        ("lost", False, True),
+        ("done", False, True),
+        ("done", True, False),
+        ("cancelled", False, False),
+    ],
+)
+def test_a_job_that_did_not_see_the_end_of_its_scan_is_followed_by_another_unless_the_user_ended_it(
+    home: Path, state: str, stopped: bool, again: bool
+) -> None:
+    executor = Following(state, stopped=stopped)
+    dispatch = DispatchOnStop(grow_from=10, executor=executor)
+    for item in documents(20):
+        dispatch(*item)
+    assert [getattr(spec.source, "grow", None) for spec in executor.specs] == [True, *([False] if again else [])]
+    assert dispatch.job_ids == [executor.specs[-1].job_id] and dispatch.failures == []
+
+
+def test_a_submission_that_fails_during_the_scan_is_made_up_for_at_its_end(home: Path) -> None:
+    executor = Following()
+    failing = [DispatchError("the disk is full")]
+
+    def submit(spec: JobSpec) -> str:
+        if failing:
+            raise failing.pop()
+        return Recorder.submit(executor, spec)
+
+    executor.submit = submit  # type: ignore[method-assign]
+    dispatch = DispatchOnStop(grow_from=10, executor=executor)
+    for item in documents(20):
+        dispatch(*item)
+    assert [getattr(spec.source, "grow", None) for spec in executor.specs] == [False]
+    with pytest.raises(DispatchError, match="grow_from is 0"):
+        DispatchOnStop(grow_from=0)
+
+
+def test_runs_of_a_campaign_join_its_array_until_that_is_cancelled(home: Path) -> None:
+    executor = Recorder()
+    dispatch = DispatchOnStop(executor=executor)
+    ties = {"uid": "views", "axis": "rotation_deg", "count": 3}
+    for index in range(2):
+        for item in documents(20, block={**BLOCK, "campaign": {**ties, "index": index, "value": 1.5 * index}}):
+            dispatch(*item)
+    (array,) = arrays()
+    assert (array.name, array.expected, [m.value for m in array.members]) == ("views", 3, [0.0, 1.5])
+    assert [m.spec.job_id for m in array.members] == dispatch.job_ids
+    cancel_array("views")
+    for item in documents(20, block={**BLOCK, "campaign": {**ties, "index": 2}}):
+        dispatch(*item)
+    assert len(executor.specs) == 2 and len(arrays()[0].members) == 3 and dispatch.failures == []
 
 
 def test_the_run_engine_is_held_up_for_less_than_50_ms(home: Path, make_spec: Callable[..., JobSpec]) -> None:
