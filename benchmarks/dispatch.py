@@ -2,7 +2,8 @@
 
 ``ptycho-bluesky bench dispatch`` prints one JSON object: who was killed how often, the time of all, of a submission
 (median and 99th percentile) and of ``jobs list``, and ``faults``, which must be empty: each job done once, and ledger,
-folders and, with ``--tiled``, the catalogue in agreement.
+folders and, with ``--tiled``, the catalogue in agreement. With ``--latency FILE`` it tells instead how long a
+reconstruction of that file takes to begin, to be in Tiled and to be cancelled, cold and warm.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from storms.latency import latency
 from storms.storm import Storm
 
 from ptycho_bluesky.config import settings
@@ -61,6 +63,17 @@ def in_tiled(ledger: Ledger, patience_s: float) -> list[str]:
     return wrong + [f"{job}: incomplete in Tiled" for job, complete in nodes.items() if not complete]
 
 
+def latencies(path: Path, max_seconds: float | None) -> dict[str, Any]:
+    """What ``latency`` returns, with an embedded server that runs already."""
+    from ptycho_bluesky.catalog import connect, stop_server
+
+    connect().context.close()
+    try:
+        return latency(path.absolute(), max_seconds=max_seconds)
+    finally:
+        stop_server()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1000)
@@ -68,11 +81,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds")
     parser.add_argument("--tiled", action="store_true", help="register all results in an embedded server")
+    parser.add_argument("--latency", type=Path, metavar="FILE", help="a measurement")
+    parser.add_argument("--max-seconds", type=float, help="of each of its reconstructions")
     parser.add_argument("--json", action="store_true", help="as all benchmarks: JSON is printed in any case")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PTYCHO_BLUESKY_HOME"] = folder
         settings.cache_clear()
+        machine = {"platform": platform.platform(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+        if given.latency is not None:
+            print(
+                json.dumps({"benchmark": "dispatch", "machine": machine, **latencies(given.latency, given.max_seconds)})
+            )
+            return
         away = {} if given.tiled else {"PTYCHO_BLUESKY_TILED_URI": "http://127.0.0.1:9"}
         patience = {"PTYCHO_BLUESKY_TILED_PATIENCE_S": "20" if given.tiled else "0.01"}
         storm = Storm(Path(folder), given.jobs, given.kills, given.seed, environment={**away, **patience})
@@ -90,9 +111,16 @@ def main() -> None:
                 from ptycho_bluesky.catalog import stop_server
 
                 stop_server()
-        report = {"benchmark": "dispatch", "machine": {"platform": platform.platform(), "cores": os.cpu_count()}}
-        report |= {"jobs": given.jobs, "seed": given.seed, **seen, "jobs_list_s": round(listed, 2), "faults": faults}
-        print(json.dumps({**report, "load": os.getloadavg()[0]}))
+        report = {
+            "benchmark": "dispatch",
+            "machine": machine,
+            "jobs": given.jobs,
+            "seed": given.seed,
+            **seen,
+            "jobs_list_s": round(listed, 2),
+            "faults": faults,
+        }
+        print(json.dumps(report))
 
 
 if __name__ == "__main__":
