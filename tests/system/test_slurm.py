@@ -90,6 +90,10 @@ def at_work(job_id: str) -> None:
     wait_until(lambda: bool(status(job_id).progress), 200, "an epoch")
 
 
+def begun(job_id: str) -> None:
+    wait_until(lambda: status(job_id).state == "running", 120, "the runner's start")
+
+
 def agree(job_id: str, raw_uid: str, state: str, results: int) -> None:
     """Folder, ledger and Tiled say the same."""
     ledger = Ledger()
@@ -136,7 +140,7 @@ def test_on_two_nodes_while_the_console_and_the_controller_die(cluster: Slurm, k
 def test_a_lost_node_a_retry_on_another_and_a_cancelled_job(cluster: Slurm, known_files: Path) -> None:
     spec = spec_of(known_files, "one", name="lost")
     job_id, second = submit(spec), submit(spec_of(known_files, "one", name="second"))
-    at_work(job_id)
+    begun(job_id)
     job = Ledger().job(job_id)
     number = str((job.runner() or {})["id"])
     assert cluster.jobs()[str((Ledger().job(second).runner() or {})["id"])] == "PENDING"  # max_jobs is 1
@@ -172,7 +176,7 @@ def test_pilots_whose_dispatcher_is_killed_and_started_again(cluster: Slurm, kno
     assert submit(first) == first.job_id
     assert "belong to the dispatcher" in status(first.job_id).reason  # and wait for it
     with dispatcher_of(home) as dispatcher:
-        at_work(first.job_id)
+        begun(first.job_id)
         second = submit(spec_of(known_files, "pilots", name="behind"))
         assert cancel(second).state == "cancelled"
         dispatcher.kill()
