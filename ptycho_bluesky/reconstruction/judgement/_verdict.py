@@ -67,7 +67,8 @@ class Judgement:
         if self.good and self.patterns is not None and self.correlation is not None:
             return "Good"
         if self.good:
-            return "No fault seen; its data and half data sets would say more"
+            lacking = "half data sets" if self.patterns is not None else "its data and half data sets"
+            return f"No fault seen; {lacking} would say more"
         count = sum(not finding.good for finding in self.findings)
         return f"Look at this: {count} point{'s' if count > 1 else ''}"
 
