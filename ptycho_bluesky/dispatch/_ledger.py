@@ -185,10 +185,10 @@ class Ledger:
             status = job.status()  # it may have ended between the two looks, or have been about to begin
             if status.state not in FINAL and not job.alive():
                 if job.overdue_file.exists():
-                    limit = job.spec().limit_s
+                    limit = job.overdue_file.read_text()
                     reason = (
-                        f"it did not end within its limit of {limit:g} s and the watchdog killed it; give a larger "
-                        f"limit_s, or see by `jobs logs {job.job_id[:8]}` where it hangs"
+                        f"it did not end within its limit of {limit} s and the watchdog killed it; give a larger "
+                        f"limit_s (or walltime_s of its place), or see by `jobs logs {job.job_id[:8]}` where it hangs"
                     )
                     return self.record(job, "failed", kind="time", reason=reason)
                 if status.state == "cancelling":  # what cancelled it was killed too

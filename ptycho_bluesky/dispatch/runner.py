@@ -120,7 +120,8 @@ class _Runner:
         check_paths(spec)
         self.job.keep_reserve()
         slot = wait_for_turn(self.ledger, self.job.job_id, spec.resource, self.slots, self.given_up)
-        watchdog = None if slot is None else self.watch(spec.limit_s)
+        limits = [limit for limit in (spec.limit_s, self.limit_s) if limit is not None]
+        watchdog = None if slot is None else self.watch(min(limits, default=None))
         try:
             if slot is not None and not self.job.result_file.exists():
                 self._work(spec)
