@@ -33,7 +33,11 @@ def adopt(job: JobFolder, spec: JobSpec, steps: Steps, answer: dict[str, Any]) -
     folder = job.path / "back"
     if spec.recipe == "train":
         return _model(job, spec, steps, folder)
-    return _reconstruction(job, spec, steps, answer, folder / "result.h5")
+    if job.result_file.suffix == ".h5":
+        return _reconstruction(job, spec, steps, answer, folder / job.result_file.name)
+    own = job.path / f"adopted{job.result_file.suffix}"
+    own.write_bytes((folder / job.result_file.name).read_bytes())
+    return own
 
 
 def _reconstruction(job: JobFolder, spec: JobSpec, steps: Steps, answer: dict[str, Any], path: Path) -> Path:

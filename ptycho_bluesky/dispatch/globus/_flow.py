@@ -21,17 +21,15 @@ from ptycho_bluesky.dispatch.globus._login import globus_app
 from ptycho_bluesky.dispatch.globus._packing import OUT, pack, questions
 from ptycho_bluesky.dispatch.globus._steps import Steps
 from ptycho_bluesky.dispatch.globus._transfer import Transfer
+from ptycho_bluesky.dispatch.globus.facility import made_by
 from ptycho_bluesky.errors import FacilityError
 
-__all__ = ["BACK", "MADE", "Flow"]
+__all__ = ["BACK", "Flow"]
 
 logger = logging.getLogger("ptycho_bluesky.globus")
 
 BACK = "back"
 """Folder of a job with the files that came back."""
-
-MADE = {"reconstruct": ("result.h5",), "train": ("model.safetensors", "record.json", "probe.npy")}
-"""Files that the recipes make."""
 
 PATIENCE_S = 1800.0
 """Longest time that Globus may be away while a job is at work there."""
@@ -134,7 +132,7 @@ class Flow:
         job = f"jobs/{self.job.job_id}"
         if out:
             return [(f"{job}/{OUT}/{name}", f"{job}/{name}") for name in self.steps.of("pack")["files"]]
-        return [(f"{job}/{BACK}/{name}", f"{job}/{name}") for name in MADE.get(self.spec.recipe, ("result.h5",))]
+        return [(f"{job}/{BACK}/{name}", f"{job}/{name}") for name in made_by(self.spec.recipe)]
 
     def _out(self) -> str | None:
         names = self.names(out=True)

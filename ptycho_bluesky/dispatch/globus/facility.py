@@ -17,14 +17,15 @@ from typing import Any
 from ptycho_bluesky import __version__
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch._allowed import check_paths
-from ptycho_bluesky.dispatch._folder import JobFolder
+from ptycho_bluesky.dispatch._entry import PROBE, RECORD
+from ptycho_bluesky.dispatch._folder import RESULTS, JobFolder
 from ptycho_bluesky.dispatch._launcher import detached
 from ptycho_bluesky.dispatch._ledger import Ledger
 from ptycho_bluesky.dispatch._spec import FileSource, JobSpec
 from ptycho_bluesky.dispatch._status import FINAL
 from ptycho_bluesky.errors import DispatchError, PtychoError
 
-__all__ = ["answer", "fingerprint"]
+__all__ = ["answer", "fingerprint", "made_by"]
 
 TAIL = 4000
 """Characters of the log that travel in an answer."""
@@ -44,6 +45,11 @@ def fingerprint(path: Path) -> str:
         file.seek(max(0, size - EDGE))
         digest.update(file.read(EDGE))
     return f"{size}-{digest.hexdigest()}"
+
+
+def made_by(recipe: str) -> tuple[str, ...]:
+    """Return the files that a recipe makes."""
+    return (RESULTS.get(recipe, "result.h5"), *((RECORD, PROBE) if recipe == "train" else ()))
 
 
 def _whole_hash(path: Path) -> str:
@@ -127,8 +133,8 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     status = job.status()
     if status.state not in FINAL:
         status = Ledger().record(job, "lost", reason="the runner at the facility ended without a word")
-    made = ("result.h5", "model.safetensors", "record.json", "probe.npy")
-    files = [job.path / name for name in made if status.state == "done" and (job.path / name).exists()]
+    made = made_by(spec.recipe) if status.state == "done" else ()
+    files = [job.path / name for name in made if (job.path / name).exists()]
     return {
         "state": status.state,
         "kind": status.kind,
