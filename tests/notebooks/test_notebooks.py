@@ -146,7 +146,7 @@ def test_distributed_and_remote(run_notebook: Callable[..., Any]) -> None:
             "states": "[job.state for job in ended.values()]",
             "grown": "spec_of(job.job_id).source.grow",
             "frames": "[frames_used, s.news.planned]",
-            "place": "chosen",
+            "place": "spec_of(jobs['urgent']).place",
         },
     )
     assert ran.facts["r"][1] == pytest.approx(ran.facts["r"][0], abs=0.01)
