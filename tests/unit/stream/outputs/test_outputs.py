@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
 import time
@@ -76,9 +77,18 @@ def tiled(catalog_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     settings.cache_clear()
 
 
-def test_the_image_in_tiled_grows_piece_by_piece(shown: Shown, tiled: Any) -> None:
+@pytest.mark.filterwarnings(
+    r"ignore:connect\(\) must be used as a context manager:DeprecationWarning"
+)  # Tiled's client
+def test_the_image_in_tiled_grows_piece_by_piece_and_a_subscriber_sees_it(shown: Shown, tiled: Any) -> None:
     name, add = shown
     sizes: list[int] = []
+    pieces: queue.Queue[Any] = queue.Queue()
+
+    def hear(update: Any) -> None:
+        pieces.put(update.data())
+
+    subscription: Any = None
     output = TiledOutput(str(tiled.context.api_uri), name)
     with LiveView(name) as view:
         number = 0
@@ -101,5 +111,12 @@ def test_the_image_in_tiled_grows_piece_by_piece(shown: Shown, tiled: Any) -> No
             said = found.metadata
             assert (said["run_uid"], said["frames"], said["number"]) == ("run", k + 1, number)
             assert said["origin"] == pytest.approx(image.origin) and said["pixel_size"] == pytest.approx(1e-8)
+            if subscription is None:
+                subscription = found["phase"].subscribe()
+                subscription.new_data.add_callback(hear)
+                subscription.start_in_thread()
+        assert image is not None
+        np.testing.assert_array_equal(pieces.get(timeout=30), image.phase[:256, :256])
+        subscription.disconnect()
     assert 0 < max(sizes) < 1_000_000
     output.close()
