@@ -18,6 +18,7 @@ import nbformat
 from playwright.sync_api import Browser, Page, sync_playwright
 
 TOKEN = "browser-tests"
+WAIT_MS = 45_000
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["background-networking", "component-update", "sync", "gpu", "quic"]
 ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in QUIET)]

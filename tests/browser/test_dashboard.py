@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from engine_source import notes
-from jupyter_lab import Lab
+from jupyter_lab import WAIT_MS, Lab
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -18,7 +18,6 @@ SHOW = "from ptycho_bluesky.jupyter import Dashboard, SimulatedSource\n"
 ENGINE = "from engine_source import EngineSource, notes\nsource = EngineSource({log!r}{more})\n"
 DASHBOARD = "() => document.querySelector('.pb').dashboard"
 PIXEL = """([name, row, column]) => document.querySelector('.pb')?.dashboard.mosaic.layers[name]?.value(row, column)"""
-WAIT_MS = 30_000
 
 
 def seen(log: Path, wanted: Callable[[dict[str, Any]], bool], page: Page, after: int = 0) -> dict[str, Any]:

@@ -241,8 +241,12 @@ async function interruptKernel(kernel) {
   await fetch(`${config.baseUrl ?? "/"}api/kernels/${kernel}/interrupt`, { method: "POST", headers });
 }
 
+const LATEST = new WeakMap(); // the latest view of each model
+
 function render({ model, el }) {
   const dashboard = mount(el, modelLink(model));
+  if (LATEST.has(model)) dashboard.mosaic.follows(LATEST.get(model).mosaic);
+  LATEST.set(model, dashboard);
   return () => dashboard.close();
 }
 

@@ -112,6 +112,21 @@ class Mosaic {
 
   // what people choose
 
+  /** Take over the choices of another, as when Jupyter draws the output anew. */
+  follows(other) {
+    const { overlay, withPath, swipe, compare } = other;
+    Object.assign(this, { overlay, withPath, swipe, compare });
+    Object.assign(this.view, other.view);
+    this.overlaySelect.value = overlay;
+    this.pathBox.checked = withPath;
+    for (const pane of this.panes) {
+      const { choice, fixed } = other.colours[pane.name];
+      Object.assign(this.colours[pane.name], { choice, fixed });
+      pane.choose.value = choice;
+    }
+    this.wish();
+  }
+
   toggle(key, value) {
     this[key] = value;
     this.changed();

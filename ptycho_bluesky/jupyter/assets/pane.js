@@ -9,13 +9,13 @@ class Pane {
     this.scale = h("canvas", { className: "pb-scale", width: 256, height: 1 });
     const limit = (side) => h("input", { type: "number", step: "any", ariaLabel: `${side} limit of ${name}`, onchange: () => this.fix() });
     [this.low, this.high] = [limit("lower"), limit("upper")];
-    const choose = select(MAPS[name], `colours of ${name}`, (map) => {
+    this.choose = select(MAPS[name], `colours of ${name}`, (map) => {
       mosaic.colours[name].choice = map;
       this.refollow();
     });
     const automatic = h("button", { title: "let the limits follow the image", onclick: () => this.fix(null) }, "auto");
     this.element = h("div", { className: "pb-pane", dataset: { pane: name } },
-      h("div", { className: "pb-panehead" }, h("b", {}, name === "phase" ? "phase / rad" : name), this.low, this.scale, this.high, automatic, choose),
+      h("div", { className: "pb-panehead" }, h("b", {}, name === "phase" ? "phase / rad" : name), this.low, this.scale, this.high, automatic, this.choose),
       this.canvas);
     this.pointer();
     this.bar();
