@@ -32,9 +32,9 @@ def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]
 
 COMMANDS = dict(leaves(get_command(app)))
 
-QUICK = ("validate", "convert", "reconstruct", "report", "jobs list", "jobs show", "jobs history", "jobs logs")
+QUICK = ("validate", "convert", "reconstruct", "jobs list", "jobs show", "jobs history", "jobs logs")
 QUICK += ("profile new", "simulate hdf5")
-"""Those that need no more than a file and a job, in an order in which they serve each other."""
+"""Those that need no more than a file and a job; others run in tests of their own."""
 
 
 def test_every_command_has_an_example_under_its_help() -> None:
@@ -67,11 +67,9 @@ def test_examples_run(known_files: Path, tmp_path: Path, home: Path, monkeypatch
         arguments = shlex.split(EXAMPLES[name].replace("3f2a", job.job_id[:8]))
         if name == "reconstruct":
             arguments += ["--epochs", "2", "--engine", "fast", "--no-check"]
-        if name == "report":
-            arguments += ["--no-halves"]
         done = runner.invoke(app, arguments, catch_exceptions=False)
         assert done.exit_code == 0, f"{name}: {done.output}"
-    for file in ("result.h5", "result.png", "scan.cxi", "report.html", "frames.h5", "bl16"):
+    for file in ("result.h5", "result.png", "scan.cxi", "frames.h5", "bl16"):
         assert (tmp_path / file).exists()
 
 
