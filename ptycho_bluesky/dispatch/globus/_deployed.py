@@ -81,7 +81,7 @@ class DeployedFlow:
                     "user",
                 )
             state = (run["details"] or {}).get("details", {}).get("state_name", "")
-            self._flow.tell({"step": "flow", "state_there": state})
+            self._flow.tell({"stage": "flow", "state_there": state})
             until = time.monotonic() + self._flow.resource.poll_s
             while time.monotonic() < until and not self._flow.given_up():
                 time.sleep(0.1)

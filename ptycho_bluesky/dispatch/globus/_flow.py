@@ -84,7 +84,7 @@ class Flow:
                 continue
             if self.given_up() and not self.steps.of(name):
                 return None
-            self.tell({"step": name})
+            self.tell({"stage": name})
             self.steps.note(name)
             try:
                 said = act()
@@ -93,7 +93,7 @@ class Flow:
             if said is None:
                 return None
             self.steps.finish(name, said)
-        self.tell({"step": "adopt"})
+        self.tell({"stage": "adopt"})
         return adopt(self.job, self.spec, self.steps, self.answer())
 
     def recall(self) -> None:
@@ -231,7 +231,7 @@ class Flow:
         """Pass on the news of a look; return its task while it waits for an answer."""
         news = None if look is None else answers.get(look)
         if isinstance(news, dict):
-            self.tell({**news.get("progress", {}), "step": "compute", "state_there": news["state"]})
+            self.tell({**news.get("progress", {}), "stage": "compute", "state_there": news["state"]})
         elif isinstance(news, FacilityError):
             logger.warning("no look at the job: %s", news)
         return look if news is None else None

@@ -34,7 +34,7 @@ class Courier(_Runner):
         """Tell of progress, not too often where only numbers change."""
         merged = {**self.job.status().progress, **news}
         changed = {k: v for k, v in news.items() if self.job.status().progress.get(k) != v}
-        if changed and ("step" in changed or time.monotonic() - self._told > NEWS_S):
+        if changed and ("stage" in changed or time.monotonic() - self._told > NEWS_S):
             self._told = time.monotonic()
             self.job.record(self.job.status().state, progress=merged)
 

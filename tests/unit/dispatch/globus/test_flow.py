@@ -91,7 +91,7 @@ def test_what_comes_back_is_ours(way: Callable[..., Any], job: JobFolder, answer
     result = read_reconstruction(made).provenance
     assert result["job_id"] == job.job_id and result["job"]["nodes"] == "n1" and result["job"]["facility"] == HOST
     assert result["job"]["scheduler_job"] == "run" and set(result["job"]["steps_s"]) >= {"pack", "compute"}
-    assert {"epoch": 3, "step": "compute", "state_there": "running"} in news
+    assert {"epoch": 3, "stage": "compute", "state_there": "running"} in news
     assert [r["do"] for r in told.requests] == ["see", "run", "look", "look"]
     assert "compute: done at there" in steps(job) and "at the facility" in steps(job)
     again, told, _ = way()
