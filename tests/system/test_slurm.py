@@ -55,21 +55,29 @@ def daemons() -> Iterator[Slurm]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def own_home(tmp_path_factory: pytest.TempPathFactory, catalog_home: Path) -> Iterator[Path]:
+    """One home for these tests, with a catalogue that is empty, and copied: making one takes 3 s."""
+    folder = tmp_path_factory.mktemp("slurm-home")
+    (folder / "tiled").mkdir()
+    (folder / "tiled" / "catalog.db").write_bytes((catalog_home / "tiled" / "catalog.db").read_bytes())
+    yield folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PTYCHO_BLUESKY_HOME", str(folder))
+        settings.cache_clear()
+        stop_server()
+    settings.cache_clear()
+
+
 @pytest.fixture
 def cluster(
-    daemons: Slurm,
-    tmp_path: Path,
-    catalog_home: Path,
-    use_home: Callable[[Path], Path],
-    monkeypatch: pytest.MonkeyPatch,
+    daemons: Slurm, own_home: Path, tmp_path: Path, use_home: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Slurm]:
-    """Slurm, and a home whose catalogue is empty, and copied: making one takes 3 s."""
+    """Slurm, and the settings that describe it."""
     monkeypatch.setenv("SLURM_CONF", str(daemons.conf))
     (tmp_path / "settings.toml").write_text(SETTINGS)
     monkeypatch.setenv("PTYCHO_BLUESKY_CONFIG", str(tmp_path / "settings.toml"))
-    folder = use_home(tmp_path / "home")
-    (folder / "tiled").mkdir()
-    (folder / "tiled" / "catalog.db").write_bytes((catalog_home / "tiled" / "catalog.db").read_bytes())
+    use_home(own_home)
     SchedulerLauncher._answers.clear()
     connect().context.close()  # its server is there when the first job registers
     yield daemons
@@ -78,7 +86,6 @@ def cluster(
     wait_until(
         lambda: not {"RUNNING", "COMPLETING", "PENDING"} & set(daemons.jobs().values()), 20, "Slurm's end of jobs"
     )
-    stop_server()
 
 
 def spec_of(files: Path, place: str, *, name: str, ranks: int = 2) -> JobSpec:
@@ -199,11 +206,12 @@ def test_pilots_whose_dispatcher_is_killed_and_started_again(cluster: Slurm, kno
 
 
 def test_what_slurm_refuses_or_would_never_start_fails_in_its_words(cluster: Slurm, known_files: Path) -> None:
+    refused = spec_of(known_files, "elsewhere", name="refused", ranks=1)
     with pytest.raises(DispatchError, match="invalid partition"):
-        submit(spec_of(known_files, "elsewhere", name="refused", ranks=1))
+        submit(refused)
     job_id = submit(spec_of(known_files, "long", name="too-long", ranks=1))
     wait_until(lambda: status(job_id).state == "failed", 10, "its failure")
     assert "never start it (PartitionTimeLimit); correct [resources.long]" in status(job_id).reason
-    assert [s.state for s in Ledger().jobs()] == ["failed", "failed"]
+    assert [s.state for s in Ledger().jobs() if s.job_id in (refused.job_id, job_id)] == ["failed", "failed"]
     with pytest.raises(DispatchError, match="3 ranks at 'one', which has 1 nodes of 2 ranks"):
         submit(spec_of(known_files, "one", name="too-many", ranks=3))
