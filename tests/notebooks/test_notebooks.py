@@ -118,7 +118,7 @@ def test_a_beamline_day(run_notebook: Callable[..., Any]) -> None:
             "refused": "refused",
             "campaign": "[len(series.uids), energies_found]",
             "night": "[done.state for done in night]",
-            "found": "[len(runs), measured]",
+            "found": "[len(runs), len(ours)]",
             "results": "[len(of_main), len(good)]",
         },
     )
@@ -130,7 +130,7 @@ def test_a_beamline_day(run_notebook: Callable[..., Any]) -> None:
     assert "max_seconds" in ran.facts["refused"]
     assert ran.facts["campaign"] == [2, 2]
     assert ran.facts["night"] == ["done"] * 3
-    assert ran.facts["found"][0] == ran.facts["found"][1]
+    assert ran.facts["found"][0] == ran.facts["found"][1] > 8
     assert ran.facts["results"] == [1, 1]
     assert ran.pictures == 3
 
