@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from event_model import DocumentNames, schema_validators
 
 from ptycho_bluesky.devices import SimulatedAxis
 from ptycho_bluesky.errors import DatasetError
@@ -17,6 +18,7 @@ def b(flying_beamline):
     return flying_beamline
 
 
+@pytest.mark.filterwarnings("ignore:Tiled server does not support remote validation")  # then its client does it
 def test_a_flight_becomes_a_dataset_and_live_ranges(b, engine, recorded, client):
     from ptycho_bluesky.catalog import dataset_from_run, tiled_writer
 
@@ -25,6 +27,14 @@ def test_a_flight_becomes_a_dataset_and_live_ranges(b, engine, recorded, client)
     dataset = dataset_from_run(client["raw"][uid])
     np.testing.assert_allclose(dataset.positions, PATTERN.positions, atol=1e-10)
     assert dataset.frames.shape == (12, 64, 64) and np.asarray(dataset.frames[11:12]).sum() > 0
+
+    run = client["raw"][uid]
+    assert run.validate(fix_errors=False, write_notes=False), "Tiled's own check of a run"
+    exported = list(run.documents())
+    for name, document in exported:
+        schema_validators[DocumentNames[name]].validate(document)
+    assert exported[0][1]["uid"] == uid and exported[-1][0] == "stop"
+    assert max(d["indices"]["stop"] for name, d in exported if name == "stream_datum") == 12
 
     reader = RunReader(PtychographyMetadata.from_start(recorded[0][1]))
     live = [item for name, doc in recorded for item in reader.feed(name, doc)]
