@@ -67,7 +67,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict
 
 
 def _key(uri: str, user: str, password: str) -> str:
-    with httpx.Client(base_url=f"{uri}/api/v1") as client:
+    with httpx.Client(base_url=f"{uri}/api/v1", timeout=60.0) as client:
         form = {"username": user, "password": password}
         token = client.post("/auth/provider/local/token", data=form).raise_for_status().json()["access_token"]
         asked = {"expires_in": 3600, "scopes": ["inherit"], "note": "test"}
