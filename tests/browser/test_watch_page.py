@@ -12,7 +12,7 @@ from jupyter_lab import WAIT_MS, Lab, free_port
 from ptycho_bluesky._session._watch import watch_app
 from ptycho_bluesky.jupyter import SimulatedSource
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
 PAINTED = "() => document.querySelector('.pb')?.dashboard.paints.length > 3"
 
