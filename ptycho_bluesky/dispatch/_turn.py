@@ -85,12 +85,18 @@ def wait_for_turn(ledger: Ledger, job_id: str, resource: str, slots: int, given_
     -------
     int or None
         The slot's lock; None where `given_up` became True first.
+
+    Raises
+    ------
+    DispatchError
+        When the job's folder was deleted.
     """
     if slots == 0 and not given_up():  # a scheduler has given it its turn
         ledger.record(ledger.job(job_id), "running")
         return acquire(ledger.folder / job_id / "slot.lock")
     begin = time.monotonic()
     while not given_up():
+        ledger.job(job_id)  # it ends where the folder was deleted
         slot = None
         try:
             slot = _take(ledger, job_id, resource, slots)

@@ -230,6 +230,8 @@ def _alone(job: JobFolder, runner: _Runner) -> int:
     with file_lock(job.path / "runner.lock", timeout_s=LOOK_S) as ours:
         if not ours:
             return 3
+        if job.status().state in ("done", "failed", "cancelled"):
+            return 0  # started twice, and the other one has done it meanwhile
         if job.runner() is None and job.spec().place == "local":  # what started it died before it could note it
             job.launched({"kind": "local", "place": "local", "pid": os.getpid()})
         before = signal.signal(signal.SIGTERM, runner.terminate)

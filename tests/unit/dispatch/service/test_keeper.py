@@ -12,10 +12,12 @@ import pytest
 
 from ptycho_bluesky._locks import file_lock
 from ptycho_bluesky.config import settings
-from ptycho_bluesky.dispatch import JobFolder, JobSpec, Ledger, LocalExecutor
+from ptycho_bluesky.dispatch import JobFolder, JobSpec, Ledger, LocalExecutor, runner
 from ptycho_bluesky.dispatch._launcher import LocalLauncher
+from ptycho_bluesky.dispatch._turn import wait_for_turn
 from ptycho_bluesky.dispatch.service import _keeper
 from ptycho_bluesky.dispatch.service._keeper import Keeper
+from ptycho_bluesky.errors import DispatchError
 
 Make = Callable[..., JobSpec]
 
@@ -153,3 +155,18 @@ def test_old_files_are_cleaned_only_where_the_policy_says_so(
     settings.cache_clear()
     keeper.clean()
     assert not job.result_file.exists() and Ledger().status(job.job_id).state == "done"
+
+
+def test_a_runner_that_was_started_twice_leaves_what_is_done_alone(home: Path, make_spec: Make) -> None:
+    ledger = Ledger()
+    job, _ = ledger.create(make_spec())
+    ledger.record(job, "running")
+    ledger.record(job, "done", registered=True)
+    before = job.status_file.read_bytes()
+    assert runner.main(job.path, 1) == 0
+    assert job.status_file.read_bytes() == before
+
+
+def test_a_runner_whose_job_was_deleted_does_not_wait_for_ever(home: Path) -> None:
+    with pytest.raises(DispatchError, match="no job"):
+        wait_for_turn(Ledger(), "deleted", "cpu", 1, lambda: False)
