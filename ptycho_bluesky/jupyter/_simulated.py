@@ -153,6 +153,7 @@ class SimulatedSource:
             seen = coverage > 0
             maps = [np.where(seen, part[rows, columns], np.float32(np.nan)) for part in self._sample]
             confidence = np.where(seen, np.float32(0.9) - np.float32(0.5) * np.exp(-2 * coverage), np.float32(np.nan))
+            coverage[~seen] = np.nan
             tiles.append(LiveTile(rows, columns, maps[0], maps[1], coverage, 1 - confidence, confidence))
         shape = self.size, self.size
         return LiveChanges(tuple(tiles), shape, (0.0, 0.0), self.pixel_size, self._uid, self._done, self._number)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,8 @@ def server(command: list[str], url: str, log: Path, environment: dict[str, str])
             try:
                 urllib.request.urlopen(url, timeout=2).close()
                 break
+            except urllib.error.HTTPError:
+                break  # it answers, if not to this question
             except OSError:
                 if process.poll() is not None or time.monotonic() > end:
                     raise RuntimeError(f"{command[0]} does not answer:\n{log.read_text()[-2000:]}") from None

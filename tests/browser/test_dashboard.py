@@ -12,7 +12,7 @@ from engine_source import notes
 from jupyter_lab import WAIT_MS, Lab
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
 SHOW = "from ptycho_bluesky.jupyter import Dashboard, SimulatedSource\n"
 ENGINE = "from engine_source import EngineSource, notes\nsource = EngineSource({log!r}{more})\n"

@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 
 from ptycho_bluesky.jupyter import Feed, SimulatedSource, pack, page
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
 
 SHOW = "from ptycho_bluesky.jupyter import Dashboard, SimulatedSource\nd = Dashboard(SimulatedSource(frames=1024)); d"
 PAINTED = "() => document.querySelector('.pb')?.dashboard.paints.length > 3"
