@@ -91,7 +91,8 @@ def test_pixels_reload_second_viewer_restart(lab: Lab, tmp_path: Path) -> None:
     with lab.notebook("pixels", [SHOW + cell, truth + check.format(str(told))]) as page:
 
         def right(where: Page) -> None:
-            where.wait_for_function(f"() => ({PIXEL})(['phase', 480, 480]) !== undefined", timeout=WAIT_MS)
+            for name in ("phase", "amplitude"):
+                where.wait_for_function(f"() => Number.isFinite(({PIXEL})(['{name}', 256, 130]))", timeout=WAIT_MS)
             phase, amplitude = (float(v) for v in told.read_text().split())
             assert where.evaluate(PIXEL, ["phase", 256, 130]) == pytest.approx(phase, abs=1e-3)
             assert where.evaluate(PIXEL, ["amplitude", 256, 130]) == pytest.approx(amplitude, abs=1e-3)
