@@ -130,9 +130,10 @@ def _write(node: Any, rec: Reconstruction, tags: list[str] | None) -> None:
     node.update_metadata({"complete": True}, drop_revision=True)
 
 
-def _tags(start: Mapping[str, Any]) -> list[str] | None:
-    """Return the access tags of a run: its results are for the same people."""
-    return [str(tag) for tag in start.get("tiled_access_tags") or []] or None
+def _tags(run: Any) -> list[str] | None:
+    """Return the access tags of a run: its results are for the same people. Those of single users come by themselves."""
+    known = [] if run is None else run.item["attributes"].get("access_tags") or []
+    return [str(tag) for tag in known if not str(tag).startswith("user:")] or None
 
 
 def _link(run: Any, path: str) -> None:
@@ -151,7 +152,7 @@ def register_reconstruction(
     """Put a result into the catalogue as ``processed/ptychography/<job_id>``, exactly once.
 
     Called again with the same result it changes nothing; what a killed process left half-written is replaced. The
-    partial image of the job is taken away. Where the run has access tags (``tiled_access_tags``), the result has them.
+    partial image of the job is taken away. Where the run has access tags, the result has them.
 
     Parameters
     ----------
@@ -178,7 +179,7 @@ def register_reconstruction(
     with registering(job_id):
         run = None if raw_uid is None else find_run(client, raw_uid)
         start = {} if run is None else run.metadata["start"]
-        metadata, tags = _metadata(reconstruction, job_id, raw_uid, start), _tags(start)
+        metadata, tags = _metadata(reconstruction, job_id, raw_uid, start), _tags(run)
         node = parent.get(job_id)
         if node is not None and not node.metadata.get("complete"):
             node.delete(recursive=True, external_only=False)
