@@ -131,7 +131,7 @@ def _write(node: Any, rec: Reconstruction, tags: list[str] | None) -> None:
 
 
 def _tags(run: Any) -> list[str] | None:
-    """Return the access tags of a run: its results are for the same people. Those of single users come by themselves."""
+    """Return the access tags of a run: its results are for the same people. Users' own come by themselves."""
     known = [] if run is None else run.item["attributes"].get("access_tags") or []
     return [str(tag) for tag in known if not str(tag).startswith("user:")] or None
 
