@@ -142,9 +142,7 @@ def test_jobs_are_found_by_the_beginning_of_their_id(home: Path, make_spec: Make
 def test_the_queue_goes_by_priority_then_age(home: Path, make_spec: Make) -> None:
     ledger = Ledger()
     jobs = [ledger.create(make_spec(priority=p, raw_uid=str(i)))[0] for i, p in enumerate((0, 5, 0, 5))]
-    assert ledger.queues() == {
-        "cpu": [jobs[i].job_id for i in (1, 3, 0, 2)]
-    }
+    assert ledger.queues() == {"cpu": [jobs[i].job_id for i in (1, 3, 0, 2)]}
 
 
 def test_a_new_attempt_forgets_what_the_old_one_said(home: Path, make_spec: Make) -> None:
