@@ -89,6 +89,10 @@ def _app(folder: Path) -> App:
 async def _end_when_idle(server: uvicorn.Server, activity: _Activity, folder: Path, idle_s: float) -> None:
     while True:
         await asyncio.sleep(min(1.0, idle_s / 4))
+        if not folder.is_dir():
+            logger.warning("the folder %s was deleted: the server ends", folder)
+            server.should_exit = True
+            return
         if activity.idle_s < idle_s:
             continue
         # Nobody may be looking for the server at this moment, and no connected process may be alive.

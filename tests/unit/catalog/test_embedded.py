@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import os
 import signal
 import stat
@@ -79,6 +80,17 @@ def test_without_requests_and_clients_it_ends(home: Path) -> None:
         assert psutil.pid_exists(pid)  # a process that uses it is alive
         living.wait(30)
     deadline = time.monotonic() + 8
+    while psutil.pid_exists(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(pid)
+
+
+def test_with_its_folder_it_ends(home: Path) -> None:
+    with console(home, idle=600.0, then="pass") as living:
+        living.wait(30)
+    pid = json.loads((home / "tiled" / "server.json").read_text())["pid"]
+    shutil.rmtree(home / "tiled")
+    deadline = time.monotonic() + 20
     while psutil.pid_exists(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not psutil.pid_exists(pid)
