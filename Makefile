@@ -1,6 +1,7 @@
 # Everything sets itself up: a virtual environment in .venv with the pins of constraints.txt.
 #   make demo    the whole way on the simulated beamline: pictures and one JSON object
-#   make test    all tests          make lint / types / check    what CI runs before them
+#   make test    the tests          make lint / types / check    what CI runs before them
+#   make test-services   what runs clusters, EPICS, databases, browsers and notebooks (Debian: see .ci/run)
 #   make test-hardware   what needs a GPU: kernels against float64, sweeps, every engine
 #   make bench   beside the peers, which get an environment of their own: one hour
 #   make docs    the documentation as a site, in site/
@@ -11,13 +12,17 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TESTED := $(VENV)/.installed-for-tests
 
-.PHONY: demo test test-hardware lint types docs check bench model clean
+.PHONY: demo test test-services test-hardware lint types docs check bench model clean
 
 demo: $(STAMP)
 	$(BIN)/ptycho-bluesky demo --output demo-output --json
 
+# Three at once on two cores: much of the time is spent in waiting for processes.
 test: $(TESTED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not services"
+
+test-services: $(TESTED)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -m services
 
 test-hardware: $(TESTED)
 	$(BIN)/python -m pytest -m hardware tests/hardware tests/unit/reconstruction/kernels
@@ -33,7 +38,7 @@ types: $(TESTED)
 docs: $(TESTED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-check: lint types test
+check: lint types test-services test
 
 bench: $(TESTED)
 	$(BIN)/ptycho-bluesky bench run_engine

@@ -18,6 +18,18 @@ from ptycho_bluesky.config import settings
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 
 
+QUICK = {"test_whole_way", "test_dispatch_faults", "test_distributed"}
+"""System tests that ``make test`` runs; the others, notebooks and browsers are for ``make test-services``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs services: clusters, EPICS, databases, browsers, notebooks."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in ("browser", "notebooks") or (folder == "system" and item.path.stem not in QUICK):
+            item.add_marker(pytest.mark.services)
+
+
 def processes_of(folder: Path) -> list[str]:
     """Command lines of the processes that name `folder`: what a test would leave behind."""
     found = []
