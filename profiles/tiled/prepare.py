@@ -1,6 +1,6 @@
-"""Make the containers that all users share: ``TILED_API_KEY=ADMIN_KEY python prepare.py http://127.0.0.1:8000``.
+"""Make the containers that all users share: ``python prepare.py http://127.0.0.1:8000``.
 
-Once, by an administrator, before the first scan: what a user makes without a tag is his alone.
+Once, by an administrator whose key is in the environment, before the first scan: what a user makes without a tag is his alone.
 """
 
 import sys

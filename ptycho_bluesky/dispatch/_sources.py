@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,12 @@ def dataset_of(source: TiledSource | FileSource, should_stop: Callable[[], bool]
         return load_dataset(source.path, **source.options)  # type: ignore[arg-type]
     client = connect()
     run = _arrived(client, source, should_stop)
-    return None if run is None else dataset_from_run(run)
+    if run is None:
+        client.context.close()
+        return None
+    dataset = dataset_from_run(run)
+    weakref.finalize(dataset.frames, client.context.close)  # they are read while they are needed
+    return dataset
 
 
 @dataclass(frozen=True)
@@ -100,9 +106,11 @@ def lesson_of(spec: JobSpec, reconstruction: str | None, should_stop: Callable[[
     result_of = None if reconstruction is None else read_reconstruction(Path(reconstruction))
     where = source.path if isinstance(source, FileSource) else source.uid
     if result_of is None and isinstance(source, TiledSource):
-        found = find_reconstructions(connect(), source.uid)
-        if found:
-            result_of, where = found[-1].to_reconstruction(), str(found[-1].metadata["job_id"])
+        client = connect()
+        with client.context:
+            found = find_reconstructions(client, source.uid)
+            if found:
+                result_of, where = found[-1].to_reconstruction(), str(found[-1].metadata["job_id"])
     probe = dataset.probe if result_of is None else result_of.probe
     if probe is None:
         raise DispatchError(f"{where} has no probe and no reconstruction is known of it; reconstruct it first")

@@ -10,9 +10,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from ptycho_bluesky import dispatch
 from ptycho_bluesky.catalog import GateVerdict, ModelLibrary
 from ptycho_bluesky.cli import app
-from ptycho_bluesky.dispatch import Ledger, LocalExecutor, ReconstructionSource
+from ptycho_bluesky.dispatch import Ledger, ReconstructionSource
 from ptycho_bluesky.errors import DispatchError, FormatError, InferenceError
 from ptycho_bluesky.inference import ProbeViT, ProbeViTModel, ProbeViTSizes
 
@@ -122,7 +123,7 @@ def test_a_training_is_submitted_as_a_job(
     known_files: Path, monkeypatch: pytest.MonkeyPatch, home: Path, make_spec: Callable[..., Any]
 ) -> None:
     submitted: list[Any] = []
-    monkeypatch.setattr(LocalExecutor, "submit", lambda self, spec: submitted.append(spec) or spec.job_id)
+    monkeypatch.setattr(dispatch, "submit", lambda spec: submitted.append(spec) or spec.job_id)
     told = one_json(
         "train", known_files / "scan.npz", "--reconstruction", known_files / "result.h5", "--data", "both",
         "--start-from", "in-service", "--promote", "--set", "steps=5", "--set", "device=cpu", "--max-seconds", "60",

