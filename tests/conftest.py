@@ -17,7 +17,7 @@ os.environ.setdefault("OPHYD_CONTROL_LAYER", "dummy")
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.experiment import PtychoDataset, Reconstruction
 
-QUICK = {"test_whole_way", "test_dispatch_faults", "test_distributed"}
+QUICK = {"test_whole_way", "test_distributed"}
 """System tests that ``make test`` runs; the others, notebooks and browsers are for ``make test-services``."""
 
 
