@@ -57,8 +57,13 @@ def dataset_of(source: TiledSource | FileSource, should_stop: Callable[[], bool]
     if run is None:
         client.context.close()
         return None
+    return _dataset(run, client)
+
+
+def _dataset(run: Any, client: Any) -> PtychoDataset:
+    """Return the dataset of a run, whose client is closed when its frames, read while they are needed, are gone."""
     dataset = dataset_from_run(run)
-    weakref.finalize(dataset.frames, client.context.close)  # they are read while they are needed
+    weakref.finalize(dataset.frames, client.context.close)
     return dataset
 
 
@@ -137,4 +142,5 @@ def _of_job(job_id: str, should_stop: Callable[[], bool]) -> Lesson | None:
     run = None if uid is None else find_run(client, uid)
     if run is None:
         logger.warning("the frames of reconstruction %s are not in the catalogue; its probe alone is used", job_id)
-    return Lesson(result.probe, job_id, None if run is None else dataset_from_run(run), result)
+        client.context.close()
+    return Lesson(result.probe, job_id, None if run is None else _dataset(run, client), result)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import nbformat
 from playwright.sync_api import Browser, Page, sync_playwright
+from waiting import free_port
 
 TOKEN = "browser-tests"
 WAIT_MS = 45_000
@@ -25,13 +25,6 @@ QUIET = ["background-networking", "component-update", "sync", "gpu", "quic"]
 ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in QUIET)]
 READY = """() => { const w = window.jupyterapp?.shell.currentWidget, k = w?.sessionContext?.session?.kernel;
   return k && k.connectionStatus === 'connected' && k.status === 'idle'; }"""
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

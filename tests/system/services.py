@@ -9,16 +9,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+from waiting import free_port, until
 
 
 def need(program: str, package: str) -> str:
@@ -28,14 +24,6 @@ def need(program: str, package: str) -> str:
         missing = f"{program} is not installed (apt-get install {package})"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
     return found
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -92,7 +80,7 @@ class Redis:
 
     def start(self) -> None:
         self._open.enter_context(running([self._program, str(self._file)], self._file.with_suffix(".log")))
-        wait_until(self._answers, 10, "an answer of Redis")
+        until(self._answers, 10, "an answer of Redis")
 
     def stop(self) -> None:
         self._open.close()
@@ -159,3 +147,20 @@ def postgres() -> Iterator[Postgres]:
         finally:
             with contextlib.suppress(subprocess.CalledProcessError):  # a test may have stopped it
                 server.stop()
+
+
+@contextlib.contextmanager
+def tiled_of(configuration: Path, port: int, folder: Path, seconds: float, **environment: str) -> Iterator[str]:
+    """Run ``tiled serve config`` for the length of the block; return its address once it answers."""
+    uri, tiled = f"http://127.0.0.1:{port}", str(Path(sys.executable).with_name("tiled"))
+
+    def ready() -> bool:
+        assert server.poll() is None, "the server has ended"
+        try:
+            return httpx.get(f"{uri}/healthz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    with running([tiled, "serve", "config", str(configuration)], folder / "tiled.log", **environment) as server:
+        until(ready, seconds, "an answer of Tiled")
+        yield uri

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from services import free_port, need, running, wait_until
+from services import need, running
+from waiting import free_port, until
 
 CONF = """\
 ClusterName=test
@@ -83,11 +84,11 @@ class Slurm:
             )
             files = [f"--{option}={folder}/munge/{name}" for option, name in options]
             self._start("munged", programs["munged"], *files, "--foreground")
-            wait_until((folder / "munge" / "socket").exists, 10, "munged's socket")
+            until((folder / "munge" / "socket").exists, 10, "munged's socket")
             self.start_controller()
             for node in self.nodes:
                 self._start(node, programs["slurmd"], "-D", "-N", node)
-            wait_until(lambda: self.states() == ["idle"] * nodes, 20, "idle nodes")
+            until(lambda: self.states() == ["idle"] * nodes, 20, "idle nodes")
         except BaseException:
             self.stop()
             raise
@@ -140,9 +141,7 @@ class Slurm:
         if "slurmctld" in self._open:
             self.ask("scancel", "--user", getpass.getuser())
             with contextlib.suppress(AssertionError):
-                wait_until(
-                    lambda: not {"RUNNING", "COMPLETING", "PENDING"} & set(self.jobs().values()), 10, "their end"
-                )
+                until(lambda: not {"RUNNING", "COMPLETING", "PENDING"} & set(self.jobs().values()), 10, "their end")
         for opened in reversed(list(self._open.values())):
             opened.close()
 

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from waiting import until
 
 from ptycho_bluesky.catalog import connect, find_reconstructions, stop_server
 from ptycho_bluesky.config import settings
@@ -57,13 +57,6 @@ def console(
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def own_home(tmp_path: Path, catalog_home: Path, use_home: Callable[[Path], Path]) -> Iterator[Path]:
     """A home whose catalogue is empty, and copied: making one takes 3 s."""
@@ -99,7 +92,7 @@ def test_a_console_killed_while_its_scan_is_reconstructed_still_gets_its_result(
     with console(own_home, epochs=100_000, max_seconds=3.0, after="time.sleep(600)") as victim:
         assert victim.stdout is not None
         uid, job_id = victim.stdout.readline().split()
-        until(lambda: bool(status(job_id).progress))
+        until(lambda: bool(status(job_id).progress), 20)
         victim.kill()
     done = wait(job_id, 30)
     assert done.state == "done" and done.registered is True
@@ -137,7 +130,7 @@ def test_two_consoles_that_submit_the_same_at_once_make_one_job(
     assert wait(spec.job_id, 30).state == "done"
     states = [json.loads(line)["state"] for line in Ledger().job(spec.job_id).status_file.read_text().splitlines()]
     assert states.count("queued") == 1 and states.count("done") == 1
-    until(lambda: Ledger().job(spec.job_id).runner_pid() is None)
+    until(lambda: Ledger().job(spec.job_id).runner_pid() is None, 20)
 
 
 def test_a_runner_killed_between_result_and_registration_registers_once_when_tried_again(
@@ -148,7 +141,7 @@ def test_a_runner_killed_between_result_and_registration_registers_once_when_tri
     settings.cache_clear()
     job_id = submit(make_spec(raw_uid="run-of-another-time"))
     job = Ledger().job(job_id)
-    until(job.result_file.exists)
+    until(job.result_file.exists, 20)
     pid = job.runner_pid()
     assert pid is not None
     os.kill(pid, signal.SIGKILL)

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from waiting import until
 
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import (
@@ -40,13 +41,6 @@ from ptycho_bluesky.errors import ConfigurationError, DispatchError
 
 Make = Callable[..., Any]
 LONG = 100_000
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @contextmanager

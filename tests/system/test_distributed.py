@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.ndimage
+from waiting import free_port
 
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.experiment import Geometry, PtychoDataset, Reconstruction, align_phase, fermat
@@ -122,12 +122,6 @@ class Found:
 
 def environment(rank: int, size: int, port: int) -> dict[str, str]:
     return {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

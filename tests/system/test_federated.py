@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import globus_cloud as globus
 import pytest
 import torch
 from typer.testing import CliRunner
+from waiting import until
 
 from ptycho_bluesky import __version__
 from ptycho_bluesky.catalog import ModelLibrary, find_models, find_reconstructions, in_service, promote
@@ -147,13 +147,6 @@ def unseen(measurement: Path) -> Callable[..., JobSpec]:
     return make
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 100.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def steps(job: JobFolder) -> str:
     return "\n".join(event["step"] for event in job.history() if "step" in event)
 
@@ -186,7 +179,7 @@ def test_a_dead_courier_is_replaced_and_the_job_is_called_back(
     monkeypatch.syspath_prepend(str(package))
     job = Ledger().job(submit(unseen(100_000, recipe="patient")))
     away = there(facility, job)
-    until(lambda: job.status().progress.get("epoch", 0) > 0)
+    until(lambda: job.status().progress.get("epoch", 0) > 0, 100)
     assert job.status().progress["state_there"] == "running"
     pid = job.runner_pid()
     assert pid is not None
@@ -195,7 +188,7 @@ def test_a_dead_courier_is_replaced_and_the_job_is_called_back(
     assert away.status().state == "running"
     seen = job.status().progress["epoch"]
     assert retry(job.job_id).attempt == 2
-    until(lambda: job.status().progress.get("epoch", 0) > seen)
+    until(lambda: job.status().progress.get("epoch", 0) > seen, 100)
     assert away.status().attempt == 1  # nothing was begun again there
     assert cancel(job.job_id).state == "cancelled"
     until(lambda: away.status().state == "cancelled", 15)

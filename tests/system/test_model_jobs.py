@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from ptycho_bluesky.catalog import ModelLibrary, find_models
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import FileSource, FollowUp, JobSpec, Ledger, retry, status, submit, wait
 
 TINY = {"steps": 2, "batch": 16, "shard": 16, "validation_frames": 16, "validate_every": 1}
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.mark.timeout(300)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from event_model import compose_run
+from waiting import until
 
 from ptycho_bluesky.callbacks import LiveInference
 from ptycho_bluesky.catalog import ModelLibrary, promote, rollback
 from ptycho_bluesky.dispatch.models import add_model, model_in_service
 from ptycho_bluesky.experiment import PtychoDataset, PtychographyMetadata, Reconstruction
 from ptycho_bluesky.inference import ProbeViTModel, load_model
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.mark.timeout(240)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services import free_port, redis_server, running
+from services import redis_server, running
+from waiting import free_port
 
 from ptycho_bluesky.catalog import connect, find_reconstructions, stop_server
 from ptycho_bluesky.dispatch import jobs, wait

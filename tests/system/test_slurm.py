@@ -11,8 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from services import running, wait_until
+from services import running
 from slurm import Slurm, slurm
+from waiting import until
 
 from ptycho_bluesky.catalog import connect, find_reconstructions, stop_server
 from ptycho_bluesky.config import settings
@@ -83,9 +84,7 @@ def cluster(
     yield daemons
     for job in jobs():
         cancel(job.job_id, grace_s=0.0)
-    wait_until(
-        lambda: not {"RUNNING", "COMPLETING", "PENDING"} & set(daemons.jobs().values()), 20, "Slurm's end of jobs"
-    )
+    until(lambda: not {"RUNNING", "COMPLETING", "PENDING"} & set(daemons.jobs().values()), 20, "Slurm's end of jobs")
 
 
 def spec_of(files: Path, place: str, *, name: str, ranks: int = 2) -> JobSpec:
@@ -94,11 +93,11 @@ def spec_of(files: Path, place: str, *, name: str, ranks: int = 2) -> JobSpec:
 
 
 def at_work(job_id: str) -> None:
-    wait_until(lambda: bool(status(job_id).progress), 200, "an epoch")
+    until(lambda: bool(status(job_id).progress), 200, "an epoch")
 
 
 def begun(job_id: str) -> None:
-    wait_until(lambda: status(job_id).state == "running", 120, "the runner's start")
+    until(lambda: status(job_id).state == "running", 120, "the runner's start")
 
 
 def agree(job_id: str, raw_uid: str, state: str, results: int) -> None:
@@ -153,7 +152,7 @@ def test_a_lost_node_a_retry_on_another_and_a_cancelled_job(cluster: Slurm, know
     assert cluster.jobs()[str((Ledger().job(second).runner() or {})["id"])] == "PENDING"  # max_jobs is 1
     assert cancel(second).state == "cancelled"
     cluster.lose_node("n1")
-    wait_until(lambda: status(job_id).state == "lost", 60, "the loss")
+    until(lambda: status(job_id).state == "lost", 60, "the loss")
     assert cluster.jobs()[number] == "NODE_FAIL" and "its node failed" in status(job_id).reason
     retry(job_id)
     at_work(job_id)
@@ -161,10 +160,10 @@ def test_a_lost_node_a_retry_on_another_and_a_cancelled_job(cluster: Slurm, know
     assert cancel(job_id).state == "cancelled"
     assert time.monotonic() - begin < 5
     number = str((job.runner() or {})["id"])
-    wait_until(lambda: cluster.jobs()[number] == "CANCELLED", 5, "Slurm's word for it")
+    until(lambda: cluster.jobs()[number] == "CANCELLED", 5, "Slurm's word for it")
     agree(job_id, "lost", "cancelled", 0)
     cluster.start_node("n1")
-    wait_until(lambda: cluster.states() == ["idle"] * 2, 20, "both nodes")
+    until(lambda: cluster.states() == ["idle"] * 2, 20, "both nodes")
 
 
 @contextlib.contextmanager
@@ -172,7 +171,7 @@ def dispatcher_of(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A dispatcher, which owns the pilots; it is there when the block begins."""
     command = [sys.executable, "-m", "ptycho_bluesky.cli", "dispatcher", "--no-warm"]
     with running(command, home / "dispatcher.log") as process:
-        wait_until((home / "dispatcher.json").exists, 90, "the dispatcher")
+        until((home / "dispatcher.json").exists, 90, "the dispatcher")
         yield process
 
 
@@ -190,7 +189,7 @@ def test_pilots_whose_dispatcher_is_killed_and_started_again(cluster: Slurm, kno
         dispatcher.wait()
         (home / "dispatcher.json").unlink(missing_ok=True)
     with dispatcher_of(home):
-        wait_until(lambda: status(first.job_id).attempt == 2, 120, "the second attempt")
+        until(lambda: status(first.job_id).attempt == 2, 120, "the second attempt")
         at_work(first.job_id)
         stop(first.job_id)
         done = wait(first.job_id, 200)
@@ -200,7 +199,7 @@ def test_pilots_whose_dispatcher_is_killed_and_started_again(cluster: Slurm, kno
         job = Ledger().job(first.job_id)
         provenance = read_reconstruction(job.result_file).provenance["job"]
         assert (provenance["kind"], provenance["ranks"], provenance["attempt"]) == ("parsl", 2, 2)
-    wait_until(lambda: "RUNNING" not in cluster.jobs().values(), 10, "the pilots' end")
+    until(lambda: "RUNNING" not in cluster.jobs().values(), 10, "the pilots' end")
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     assert [line for line in lines if str(home) in line and "tiled" not in line] == []
 
@@ -210,7 +209,7 @@ def test_what_slurm_refuses_or_would_never_start_fails_in_its_words(cluster: Slu
     with pytest.raises(DispatchError, match="invalid partition"):
         submit(refused)
     job_id = submit(spec_of(known_files, "long", name="too-long", ranks=1))
-    wait_until(lambda: status(job_id).state == "failed", 10, "its failure")
+    until(lambda: status(job_id).state == "failed", 10, "its failure")
     assert "never start it (PartitionTimeLimit); correct [resources.long]" in status(job_id).reason
     assert [s.state for s in Ledger().jobs() if s.job_id in (refused.job_id, job_id)] == ["failed", "failed"]
     with pytest.raises(DispatchError, match="3 ranks at 'one', which has 1 nodes of 2 ranks"):

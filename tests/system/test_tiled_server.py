@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from event_model import compose_run
-from services import Postgres, Redis, free_port, postgres, redis_server, running, wait_until
+from services import Postgres, Redis, postgres, redis_server, tiled_of
+from waiting import free_port, until
 
 from ptycho_bluesky.catalog import connect, find_reconstructions, register_reconstruction, resend_backups, tiled_writer
 from ptycho_bluesky.config import settings
@@ -51,17 +51,7 @@ def beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beamline]:
             "REDIS_URI": f"redis://{redis.address}/0",
             "TILED_SINGLE_USER_API_KEY": key,
         }
-        uri = f"http://127.0.0.1:{port}"
-
-        def ready() -> bool:
-            assert server.poll() is None, "the server has ended"
-            try:
-                return httpx.get(f"{uri}/healthz").status_code == 200
-            except httpx.HTTPError:
-                return False
-
-        with running([tiled, "serve", "config", str(configuration)], folder / "tiled.log", **environment) as server:
-            wait_until(ready, 100, "an answer of Tiled")
+        with tiled_of(configuration, port, folder, 100, **environment) as uri:
             yield Beamline(database, redis, uri, key)
 
 
@@ -126,7 +116,7 @@ def test_postgresql_and_redis_stopped_in_a_scan_cost_nothing(client: Any, beamli
     def arrived() -> bool:
         return not journal.exists() or bool(resend_backups(client, uid)) or not journal.exists()
 
-    wait_until(arrived, 90, "the arrival of the run")
+    until(arrived, 90, "the arrival of the run")
     table = client["raw"][uid]["primary"].read()
     assert list(table["stage_y"].values) == [float(k) for k in range(8)]
     assert client["raw"][uid].metadata["stop"]["exit_status"] == "success"

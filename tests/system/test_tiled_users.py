@@ -14,7 +14,8 @@ import httpx
 import numpy as np
 import pytest
 from event_model import compose_run
-from services import free_port, postgres, redis_server, running, wait_until
+from services import postgres, redis_server, tiled_of
+from waiting import free_port, until
 
 from ptycho_bluesky.catalog import connect, find_reconstructions, find_run, register_reconstruction, tiled_writer
 from ptycho_bluesky.config import settings
@@ -49,17 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict
         }
         compiled = [sys.executable, str(PROFILE / "compile_tags.py")]
         subprocess.run(compiled, check=True, capture_output=True, env={**environment})
-        uri = f"http://127.0.0.1:{port}"
-
-        def ready() -> bool:
-            assert process.poll() is None, "the server has ended"
-            try:
-                return httpx.get(f"{uri}/healthz").status_code == 200
-            except httpx.HTTPError:
-                return False
-
-        with running([tiled, "serve", "config", str(configuration)], folder / "tiled.log", **environment) as process:
-            wait_until(ready, 150, "an answer of Tiled")
+        with tiled_of(configuration, port, folder, 150, **environment) as uri:
             keys = {name: _key(uri, name, word) for name, word in passwords.items()}
             command = [sys.executable, str(PROFILE / "prepare.py"), uri]
             subprocess.run(command, check=True, capture_output=True, env={"TILED_API_KEY": keys["admin"]})
@@ -110,7 +101,7 @@ def test_runs_and_results_of_a_proposal_are_its_people_s(
     write("descriptor", primary.descriptor_doc)
     write("event", dict(primary.compose_event(data={"stage_y": 1.0}, timestamps={"stage_y": 0.0})))
     write("stop", run.compose_stop())
-    wait_until(lambda: find_run(alice, uid) is not None, 60, "the arrival of the run")
+    until(lambda: find_run(alice, uid) is not None, 60, "the arrival of the run")
     result = make_result()
     register_reconstruction(alice, result, job_id=job, raw_uid=uid)
     register_reconstruction(alice, result, job_id="of-a-file")

@@ -20,7 +20,7 @@ from ptycho_bluesky.dispatch._folder import atomic_write
 from ptycho_bluesky.dispatch.globus._function import ptycho_bluesky_facility
 from ptycho_bluesky.dispatch.globus._login import globus_folder
 from ptycho_bluesky.dispatch.globus._pace import Pace
-from ptycho_bluesky.dispatch.globus._words import of_exception, services
+from ptycho_bluesky.dispatch.globus._words import checked_answer, of_exception, services
 from ptycho_bluesky.errors import FacilityError
 
 if TYPE_CHECKING:
@@ -163,14 +163,7 @@ class Compute:
             raise of_exception(str(task["exception"]))
         if "result" not in task:
             raise FacilityError(f"task {task_id} was lost: {task.get('reason', 'no reason was given')}; retry the job")
-        answer = self._serializer.deserialize(task["result"])
-        if not isinstance(answer, dict):
-            raise FacilityError(
-                f"the endpoint answered {str(answer)[:100]!r}; correct function in the resource", "user"
-            )
-        if "refused" in answer:
-            raise FacilityError(f"the facility refused: {answer['refused']}", str(answer.get("kind", "user")))
-        return answer
+        return checked_answer(self._serializer.deserialize(task["result"]))
 
     def ask(
         self, request: dict[str, Any], timeout_s: float, given_up: Callable[[], bool] = bool, *, watching: bool = True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import globus_sdk
 
 from ptycho_bluesky import __version__
-from ptycho_bluesky.dispatch.globus._words import LOGIN, of_exception, services
+from ptycho_bluesky.dispatch.globus._words import LOGIN, checked_answer, of_exception, services
 from ptycho_bluesky.errors import FacilityError
 
 if TYPE_CHECKING:
@@ -102,14 +102,7 @@ class DeployedFlow:
         self._steps.tell("flow: cancelled, and the facility was asked to cancel")
 
     def _answer(self, details: dict[str, Any]) -> dict[str, Any]:
-        answer = details["output"]["compute_done"]["details"]["result"][0]
-        if not isinstance(answer, dict):
-            raise FacilityError(
-                f"the facility answered {str(answer)[:100]!r}; correct function in the resource", "user"
-            )
-        if "refused" in answer:
-            raise FacilityError(f"the facility refused: {answer['refused']}", str(answer.get("kind", "user")))
-        return answer
+        return checked_answer(details["output"]["compute_done"]["details"]["result"][0])
 
     def _failure(self, run_id: str, details: dict[str, Any] | None) -> FacilityError:
         with services("asking Globus Flows"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import globus_sdk
 from globus_sdk.token_storage import TokenValidationError
 
 from ptycho_bluesky.errors import FacilityError
 
-__all__ = ["LOGIN", "in_words", "of_exception", "services"]
+__all__ = ["LOGIN", "checked_answer", "in_words", "of_exception", "services"]
 
 LOGIN = "ptycho-bluesky globus login"
 
@@ -86,3 +87,12 @@ def of_exception(text: str) -> FacilityError:
     if "MaxResultSizeExceeded" in text:
         return FacilityError(f"the answer was too large for Globus Compute ({said})", "internal")
     return FacilityError(f"the task failed at the endpoint: {said}", "internal")
+
+
+def checked_answer(answer: Any) -> dict[str, Any]:
+    """Return what the facility's function answered, which must be an answer of ours and no refusal."""
+    if not isinstance(answer, dict):
+        raise FacilityError(f"the facility answered {str(answer)[:100]!r}; correct function in the resource", "user")
+    if "refused" in answer:
+        raise FacilityError(f"the facility refused: {answer['refused']}", str(answer.get("kind", "user")))
+    return answer

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from ptycho_bluesky.dispatch import (
     JobFolder,
@@ -31,13 +32,6 @@ from ptycho_bluesky.errors import DispatchError
 
 Make = Callable[..., JobSpec]
 LONG = 100_000
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def running(job_id: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
+from waiting import until
 
 from ptycho_bluesky.dispatch import FileSource, JobSpec, Ledger, retry, status, stop, submit, wait
 from ptycho_bluesky.dispatch._energy import EnergyMeter
@@ -19,13 +19,6 @@ from ptycho_bluesky.errors import DispatchError
 from ptycho_bluesky.formats import read_reconstruction
 
 pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.timeout(180)]
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def ranks_of(home: Path) -> list[int]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from ptycho_bluesky.config import settings
 from ptycho_bluesky.dispatch import JobSpec, Ledger, cancel, status, stop, submit, wait
@@ -76,13 +76,6 @@ def pbs(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings.cache_clear()
     SchedulerLauncher._answers.clear()
     return state
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_a_job_runs_is_stopped_and_the_one_behind_it_is_cancelled(pbs: Path, make_spec: Callable[..., JobSpec]) -> None:

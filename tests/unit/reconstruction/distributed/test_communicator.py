@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from waiting import free_port
 
 from ptycho_bluesky.errors import ReconstructionError
 from ptycho_bluesky.reconstruction.distributed._communicator import Communicator
@@ -20,12 +20,6 @@ from ptycho_bluesky.reconstruction.distributed._wire import Wire
 
 RANK = Path(__file__).with_name("ranks.py")
 BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def environment(rank: int, size: int, port: int) -> dict[str, str]:
